@@ -1,0 +1,110 @@
+"""What enters and leaves the pipeline: samples as columns in, forecasts as columns and replies out.
+
+The wire fills a `Batch`; `pipeline.step` turns it into `Effects`; the engine sends those. Nothing here touches a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Why a sample is refused; each has a counter, and a producer that numbers its samples is told.
+REASONS = (
+    "malformed",
+    "oversize",
+    "nonfinite",
+    "duplicate",
+    "late",
+    "future",
+    "name",
+    "too_many_series",
+    "unauthorised",
+)
+
+
+class Parcel(NamedTuple):
+    """Samples `start`…`stop` of a batch, which came together from one producer.
+
+    `seq` is the number of the first one (each next is one higher), 0 where the producer does not number them. `peer` is where
+    replies go (empty: nowhere); `lossless` says that what is not accepted will be sent again (ROUTER), so a jump in `seq` is held
+    off there and merely counted elsewhere.
+    """
+
+    start: int
+    stop: int
+    peer: bytes = b""
+    lossless: bool = False
+    producer: str = ""
+    epoch: int = 0
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples in the order they came. `value` and `time` are float64 of shape (n,); time in seconds since the epoch, NaN where
+    the producer gave none. `parcels` cover 0…n in order. `refused` counts what the wire could not turn into samples."""
+
+    series: list[str]
+    value: Floats
+    time: Floats
+    parcels: list[Parcel]
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+class Reply(NamedTuple):
+    """What a producer is told: all up to `ack` are dealt with, or sample `seq` was refused."""
+
+    peer: bytes
+    ack: int = 0
+    refused: str = ""
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Forecasts:
+    """The forecasts of one round, one row a sample. H: horizon, K: experts, L: levels.
+
+    `mean`, shape (n, H), `lower` and `upper`, shape (n, H, L), are NaN where the series is still warming; `experts` and `weights` have
+    shape (n, H, K). `time` and `value` are those of the sample just seen, `step` the seconds between samples (NaN: not known yet).
+    `count` is the number of samples the series has had, this one included.
+    """
+
+    row: NDArray[np.intp]
+    series: list[str]
+    time: Floats
+    value: Floats
+    step: Floats
+    count: NDArray[np.int64]
+    ready: NDArray[np.bool_]
+    mean: Floats
+    lower: Floats
+    upper: Floats
+    experts: Floats
+    weights: Floats
+    score: Floats
+    flag: NDArray[np.bool_]
+    model: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a step asks the engine to do: publish these forecasts, send these replies, tell these events."""
+
+    forecasts: list[Forecasts] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Forecasts]:
+        return iter(self.forecasts)

@@ -1,0 +1,63 @@
+"""Every setting of the daemon, declared once: its type, bounds, unit, default and the reason for the default.
+
+The file `forecastd.toml`, the `FORECASTD_RUN_*` environment, the flags of `forecastd run`, `forecastd config` and
+`docs/configuration.md` are all made from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of what the daemon takes in; what is beyond them is refused and counted."""
+
+    series: Annotated[int, Meta(ge=1, description="Series in all. A row of state is about 10 KB.")] = 100_000
+    name_bytes: Annotated[int, Meta(ge=1, le=1024, description="Bytes of a series' name.")] = 200
+    frame_bytes: Annotated[int, Meta(ge=1024, description="Bytes of one frame; a larger one ends its connection.")] = 1 << 20
+    frames: Annotated[int, Meta(ge=2, description="Frames of one message.")] = 16
+    batch_samples: Annotated[
+        int, Meta(ge=1, description="Samples taken into one step, so that a busy stream still publishes often.")
+    ] = 20_000
+    future_s: Annotated[
+        float, Meta(gt=0, description="Seconds a sample's time may lie ahead of the daemon's clock.")
+    ] = 600.0
+    silent_s: Annotated[
+        float, Meta(gt=0, description="Seconds of silence after which a series leaves the metrics and the page.")
+    ] = 3600.0
+    series_shown: Annotated[
+        int, Meta(ge=0, description="Series on the metrics page; the rest is counted there.")
+    ] = 1_000
+    bridge_steps: Annotated[
+        int, Meta(ge=0, le=1000, description="Missed steps bridged with forecasts; a longer gap warms the series up again.")
+    ] = 10
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `forecastd run` can be told."""
+
+    ingest: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="Where samples arrive: [router+|pull+|sub+]ENDPOINT.")
+    ] = ("router+tcp://127.0.0.1:5555",)
+    publish: Annotated[str, Meta(description="Where forecasts leave (XPUB).")] = "tcp://127.0.0.1:5556"
+    web: Annotated[str, Meta(description="HOST:PORT of the metrics, the API and the live page; empty for none.")] = (
+        "127.0.0.1:9595"
+    )
+    state: Annotated[str, Meta(description="Folder of the journal and the models.")] = "forecastd-state"
+    ephemeral: Annotated[bool, Meta(description="Keep no state: nothing is written, nothing survives a restart.")] = False
+    horizon: Annotated[int, Meta(ge=1, le=64, description="Steps ahead to forecast.")] = 1
+    level: Annotated[
+        float, Meta(gt=0.0, lt=1.0, description="Level of the published interval: 0.9 covers nine in ten.")
+    ] = 0.9
+    levels: Annotated[
+        tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...],
+        Meta(max_length=8, description="Further levels, kept and shown besides the published one."),
+    ] = (0.8, 0.95)
+    model: Annotated[str, Meta(description="The shared model: the name of a shipped or stored one, or a file.")] = "general"
+    experts: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing.")
+    ] = ("naive", "ses", "ar10", "ar", "rnn", "seasonal")
+    limits: Limits = Limits()
