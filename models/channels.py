@@ -1,0 +1,81 @@
+"""What the RNN sees of a series: four numbers a sample, each known at the sample's own time.
+
+With x the sample, s and sd the scales and m the mean of `scaling`, and â the order-32 forecast of `lattice` (â' the one made a
+sample earlier):
+
+    difference  asinh((x - x') / s)          ar        asinh((â - x) / s)
+    level       clip((x - m) / sd, ±4)       residual  asinh((x - â') / s)
+
+Because no channel depends on the end of a window, ten open windows can advance together (`kernel.OpenWindows`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from . import lattice, scaling
+from .table import Array, Column, Table
+
+NAMES = ("difference", "level", "ar", "residual")
+#: The tutorial's model sees the value itself.
+VALUE = ("value",)
+LEVEL_CLIP = 4.0
+
+COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar10": Column(), "ar": Column()}
+
+
+class Moment(NamedTuple):
+    """A sample and what it did to its row: `s` the unit of its series, `channels` of shape (n, 4), float32."""
+
+    s: Array
+    channels: Array
+
+
+def update(state: dict[str, Array], x: Array) -> Moment:
+    """Take in one sample a row: statistics, lattice and channels. `x`, shape (n,), float64, finite.
+
+    Leaves the order-10 and order-32 forecasts of the next sample in the columns `ar10` and `ar`.
+    """
+    scale = scaling.update(state, x)
+    s = scale.s
+    second = state["count"] <= 2
+    if second.any():
+        _start(state, second, x, s)
+    lattice.update(state, scale.tame - state["origin"])
+    channels = np.empty((len(x), 4))
+    channels[:, 0] = scale.difference
+    np.subtract(x, state["ar"], out=channels[:, 3])
+    for name, order in (("ar10", 10), ("ar", lattice.ORDER)):
+        state[name][...] = scaling.within_range(state, state["origin"] - state["prediction"][:, order - 1])
+    np.subtract(state["ar"], x, out=channels[:, 2])
+    channels /= s[:, None]
+    np.arcsinh(channels, out=channels)
+    channels[:, 1] = np.minimum(np.maximum((x - state["m"]) / scale.sd, -LEVEL_CLIP), LEVEL_CLIP)
+    return Moment(s, channels.astype(np.float32))
+
+
+def _start(state: dict[str, Array], rows: Array, x: Array, s: Array) -> None:
+    """Give rows at their first two samples a fresh lattice, its energies in the series' own unit, and the naive forecast."""
+    energy = np.square(s[rows])[:, None] * lattice.RIDGE
+    for name in lattice.COLUMNS:
+        state[name][rows] = lattice.COLUMNS[name].initial
+    state["f_energy"][rows] = energy
+    state["b_energy"][rows] = energy
+    first = rows & (state["count"] == 1)
+    state["ar"][first] = x[first]
+
+
+def history(values: Array) -> tuple[Array, Array]:
+    """The channels of whole recordings. `values`, shape (T, n), float64, finite, oldest first.
+
+    Returns the channels, shape (T, n, 4), float32, and s, shape (T, n), float64: what the daemon would have computed sample by sample.
+    """
+    steps, n = values.shape
+    table = Table(COLUMNS, max(n, 1))
+    state = table.take(table.append(n))
+    channels, s = np.empty((steps, n, 4), np.float32), np.empty((steps, n))
+    for t in range(steps):
+        s[t], channels[t] = update(state, values[t])
+    return channels, s

@@ -1,0 +1,68 @@
+"""Least-squares linear prediction with forgetting, for all orders up to 32 at once and for all rows at once.
+
+The exponentially weighted least-squares lattice with a-priori error feedback (Haykin, Adaptive Filter Theory, ch. "Order-recursive
+adaptive filters") gives the forecasts of recursive least squares with O(p) state and work instead of O(p²). Two remarks make it
+whole-array work without a loop over the stages:
+
+- the forward errors of all orders are one cumulative sum, x + Σ κᶠ_m b_{m-1};
+- the conversion factor obeys γ_m = γ_{m-1} · λB / (λB + γ_{m-1} b²), so its inverse is one too: 1/γ_m = 1 + Σ b_i² / (λ B_i).
+
+With a-priori backward errors b, energies F and B, and n the newest sample, for m = 1…p (all right-hand sides of n - 1 unless said):
+
+    f_m(n)   = f_{m-1}(n) + κᶠ_m b_{m-1}            f_0(n) = x(n)
+    b_m(n)   = b_{m-1} + κᵇ_m f_{m-1}(n)            b_0(n) = x(n)
+    F_{m-1}(n) = λ F_{m-1} + γ_{m-1} f_{m-1}(n)²
+    κᶠ_m(n)  = κᶠ_m - γ_{m-1} b_{m-1} f_m(n) / B_{m-1}
+    κᵇ_m(n)  = κᵇ_m - γ_{m-1} f_{m-1}(n) b_m(n) / F_{m-1}(n)
+    B_{m-1}(n) = λ B_{m-1} + γ_{m-1}(n) b_{m-1}(n)²
+
+and the forecast of order p for n + 1 is -Σ_{m≤p} κᶠ_m(n) b_{m-1}(n).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .table import Array, Column
+
+ORDER = 32
+FORGETTING = 0.999
+#: Energy every stage starts with, in units of s²: the ridge of the first forecasts.
+RIDGE = 1.0
+
+COLUMNS = {
+    "kf": Column((ORDER,)),
+    "kb": Column((ORDER,)),
+    "b": Column((ORDER,)),
+    "inverse_gamma": Column((ORDER,), 1.0),
+    "f_energy": Column((ORDER,)),
+    "b_energy": Column((ORDER,)),
+    #: Σ_{i≤m} κᶠ_i b_{i-1} for each m: minus the forecasts of all orders, kept because the next sample's errors start with it.
+    "prediction": Column((ORDER,)),
+}
+
+
+def update(state: dict[str, Array], y: Array) -> None:
+    """Take in one sample a row. `y`, shape (n,), float64, finite; the energies of a new row must have been set above zero."""
+    kf, kb, b, inverse_gamma = state["kf"], state["kb"], state["b"], state["inverse_gamma"]
+    f_energy, b_energy, prediction = state["f_energy"], state["b_energy"], state["prediction"]
+    x = y[:, None]
+    f = prediction + x  # f_1 … f_p
+    f_before = np.empty_like(f)  # f_0 … f_{p-1}
+    f_before[:, :1] = x
+    f_before[:, 1:] = f[:, :-1]
+    gamma_b = b / inverse_gamma
+    kf -= gamma_b * f / b_energy
+    gamma_f = f_before / inverse_gamma
+    f_energy *= FORGETTING
+    f_energy += gamma_f * f_before
+    b_next = b + kb * f_before  # b_1 … b_p of now
+    kb -= gamma_f * b_next / f_energy
+    b[:, :1] = x
+    b[:, 1:] = b_next[:, :-1]
+    b_energy *= FORGETTING
+    square = b * b
+    np.cumsum((square / b_energy)[:, :-1], axis=1, out=inverse_gamma[:, 1:])
+    inverse_gamma[:, 1:] += 1.0
+    b_energy += square / inverse_gamma
+    np.cumsum(kf * b, axis=1, out=prediction)

@@ -1,0 +1,97 @@
+"""Causal statistics of a series, one row each: where it is, how much it moves, between which bounds.
+
+`s` is the exponentially weighted rms of the first difference (half-life 128 samples): the unit in which everything else is
+measured. `m` and the variance `v` are the weighted mean and spread (half-life 512). `low` and `high` are an envelope that closes
+slowly. All are plain means until as many samples have come as their memory is long, so they are right from the start.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .table import Array, Column
+
+DIFFERENCE_HALF_LIFE = 128.0
+LEVEL_HALF_LIFE = 512.0
+#: A difference counts as at most this many s, so that one spike does not blind the series for a hundred samples.
+SPIKE = 10.0
+
+COLUMNS = {
+    "count": Column(dtype=np.int64),
+    "origin": Column(),
+    "last": Column(),
+    "s2": Column(),
+    "m": Column(),
+    "v": Column(),
+    "low": Column(),
+    "high": Column(),
+}
+
+
+def rate(half_life: float) -> float:
+    """The weight of the newest sample in a mean with that half-life."""
+    return float(1.0 - 0.5 ** (1.0 / half_life))
+
+
+DIFFERENCE_RATE = rate(DIFFERENCE_HALF_LIFE)
+LEVEL_RATE = rate(LEVEL_HALF_LIFE)
+
+
+class Scale(NamedTuple):
+    """What is known of each row after its newest sample; all of shape (n,), float64.
+
+    `tame` is the sample, held within one envelope's width of the envelope: what a least-squares fit may see of a spike.
+    `s` and `sd` are 1 where nothing has moved yet, so that they can be divided by.
+    """
+
+    difference: Array
+    tame: Array
+    s: Array
+    sd: Array
+
+
+def update(state: dict[str, Array], x: Array) -> Scale:
+    """Take in one sample a row. `x`, shape (n,), float64, finite. The variance is West's weighted one (CACM 22(9), 1979)."""
+    count, s2, m, v = state["count"], state["s2"], state["m"], state["v"]
+    new = count == 0
+    if new.any():
+        for name in ("origin", "last", "m", "low", "high"):
+            state[name][new] = x[new]
+    count += 1
+    difference = x - state["last"]
+    state["last"][...] = x
+    square = difference * difference
+    np.minimum(square, SPIKE * SPIKE * s2, out=square, where=s2 > 0.0)
+    # a new row has no difference: the k-th sample is the (k - 1)-th to be averaged
+    s2 += np.maximum(DIFFERENCE_RATE, 1.0 / np.maximum(count - 1, 1)) * (square - s2)
+    tame = _envelope(state, x)
+    weight = np.maximum(LEVEL_RATE, 1.0 / count)
+    deviation = tame - m
+    m += weight * deviation
+    v += weight * ((1.0 - weight) * deviation * deviation - v)
+    s, sd = np.sqrt(s2), np.sqrt(v)
+    s[s == 0.0] = 1.0
+    sd[sd == 0.0] = 1.0
+    return Scale(difference, tame, s, sd)
+
+
+def _envelope(state: dict[str, Array], x: Array) -> Array:
+    """Close the envelope a little towards the mean, open it for `x`, at most by its own width; return `x` held within that."""
+    low, high, m = state["low"], state["high"], state["m"]
+    width = high - low
+    width[width == 0.0] = np.inf
+    tame = np.minimum(np.maximum(x, low - width), high + width)
+    low += LEVEL_RATE * (m - low)
+    high += LEVEL_RATE * (m - high)
+    np.minimum(low, tame, out=low)
+    np.maximum(high, tame, out=high)
+    return tame
+
+
+def within_range(state: dict[str, Array], forecast: Array) -> Array:
+    """`forecast`, shape (n,), held within the envelope and a fifth of its width: a linear forecaster that went astray stays near."""
+    low, high = state["low"], state["high"]
+    margin = 0.2 * (high - low)
+    return np.minimum(np.maximum(forecast, low - margin), high + margin)
