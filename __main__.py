@@ -1,0 +1,8 @@
+"""`python -m forecastd` is the command `forecastd`."""
+
+from __future__ import annotations
+
+from .daemon.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="forecastd")
