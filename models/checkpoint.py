@@ -1,12 +1,12 @@
 """A trained model as a file: plain arrays and a manifest in one `.npz`, checked before anything of it is used.
 
-Written by `forecastd train` and by fine-tuning, read by the engine at its start. Nothing in such a file is ever run: no pickle, no
-configuration that names code. The same model always gives the same bytes, on any day, so a checksum says what a model is.
+Written by `forecastd train` and by fine-tuning, read by the engine at its start. Nothing in such a file is ever run: no
+pickle, no configuration that names code. The same model always gives the same bytes, on any day, so a checksum says
+what a model is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -20,58 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from .weights import UNITS_MAX, WINDOW_MAX, Weights, check, digest, shapes, structure
 
 #: Version of the layout below; a file that says a higher one is refused, not guessed at.
 FORMAT = 1
 SUFFIX = ".npz"
-#: The input channels there are; `value` is the raw sample of the tutorial, the others are those of `channels.py`, in its order.
-CHANNELS = ("difference", "level", "ar", "residual")
-KNOWN = (*CHANNELS, "value")
-OUTPUTS = ("residual", "value")
-ACTIVATIONS = ("linear", "relu")
-
-UNITS_MAX = 2048
-WINDOW_MAX = 1024
 FILE_BYTES_MAX = 32 << 20
 MANIFEST_BYTES_MAX = 1 << 20
 
-_ARRAYS = ("kernel", "recurrent", "bias", "readout", "readout_bias")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip can name: a real one would make each file different
 
 
 class CheckpointError(ValueError):
     """This file is no model of ours, or no longer; the message is one line for the user."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """SimpleRNN(units, relu) → Dense(1), and how its input and output are to be read. Arrays are float32 and finite.
-
-    `kernel` (C, units), `recurrent` (units, units), `bias` (units,), `readout` (units,), `readout_bias` (). `channels` names the C inputs of
-    each of the `window` steps, oldest first. `output`: `residual` means that the forecast is last + s·f, `value` that it is f
-    itself. `activation` is applied to f after the readout. Frozen, and its arrays are not to be written to: the engine shares them.
-    """
-
-    kernel: Floats
-    recurrent: Floats
-    bias: Floats
-    readout: Floats
-    readout_bias: Floats
-    channels: tuple[str, ...] = CHANNELS
-    output: str = "residual"
-    activation: str = "linear"
-    window: int = 10
-
-    @property
-    def units(self) -> int:
-        return int(self.bias.shape[0])
-
-    @property
-    def arrays(self) -> dict[str, Floats]:
-        """The five arrays by name, in the order in which they are stored."""
-        return {name: getattr(self, name) for name in _ARRAYS}
 
 
 @dataclass(frozen=True)
@@ -91,45 +53,9 @@ class Checkpoint:
         return str(self.manifest.get("sha256", "")) or digest(self.weights)
 
 
-def structure(weights: Weights) -> dict[str, Any]:
-    """What of the weights is not in the arrays, as JSON."""
-    return {
-        "channels": list(weights.channels),
-        "output": weights.output,
-        "activation": weights.activation,
-        "window": weights.window,
-        "units": weights.units,
-    }
-
-
-def digest(weights: Weights) -> str:
-    """SHA-256, in hexadecimal, of the arrays and the structure: two models are the same exactly if these are."""
-    sha = hashlib.sha256(_json(structure(weights)))
-    for name, array in weights.arrays.items():
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(np.ascontiguousarray(array, "<f4").tobytes())
-    return sha.hexdigest()
-
-
-def check(weights: Weights) -> None:
-    """CheckpointError unless names, shapes and dtypes fit together and every number is finite."""
-    if not (0 < len(weights.channels) <= len(KNOWN)) or any(c not in KNOWN for c in weights.channels):
-        raise CheckpointError(f"unknown input channels {', '.join(map(str, weights.channels))}; known are {', '.join(KNOWN)}")
-    if weights.output not in OUTPUTS or weights.activation not in ACTIVATIONS:
-        raise CheckpointError(f"unknown output {weights.output!r} or activation {weights.activation!r}")
-    if not 1 <= weights.window <= WINDOW_MAX or not (weights.bias.ndim == 1 and 1 <= weights.units <= UNITS_MAX):
-        raise CheckpointError(f"window or units out of bounds (at most {WINDOW_MAX} and {UNITS_MAX})")
-    for name, shape in _shapes(len(weights.channels), weights.units).items():
-        array = getattr(weights, name)
-        if array.shape != shape or array.dtype != np.float32:
-            raise CheckpointError(f"array {name} is {array.dtype}{array.shape}, not float32{shape}")
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"array {name} holds numbers that are not finite: the training diverged")
-
-
 def seal(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with format, structure and checksum in its manifest; CheckpointError when the weights are unsound."""
-    check(checkpoint.weights)
+    """The checkpoint with format, structure and checksum in its manifest; CheckpointError for unsound weights."""
+    _sound(checkpoint.weights)
     sealed = {"format": FORMAT, **structure(checkpoint.weights), "sha256": digest(checkpoint.weights)}
     return Checkpoint(checkpoint.weights, {**checkpoint.manifest, **sealed})
 
@@ -142,7 +68,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         raise CheckpointError(f"the manifest has {len(text)} bytes, more than {MANIFEST_BYTES_MAX}")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        members = {"manifest": np.frombuffer(text, np.uint8), **sealed.weights.arrays}
+        members: dict[str, NDArray[Any]] = {"manifest": np.frombuffer(text, np.uint8), **sealed.weights.arrays}
         for name, array in members.items():
             member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             member.create_system = 3  # as on Unix, everywhere
@@ -152,7 +78,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(data: bytes) -> Checkpoint:
-    """The checkpoint in `encode`'s bytes. CheckpointError, in one line, on anything else: cut short, flipped, foreign, newer."""
+    """The checkpoint in `encode`'s bytes. CheckpointError, in one line, on all else: cut, flipped, foreign, newer."""
     if not data:
         raise CheckpointError("the file is empty")
     if len(data) > FILE_BYTES_MAX:
@@ -164,16 +90,25 @@ def decode(data: bytes) -> Checkpoint:
     except CheckpointError:
         raise
     # Which of these the zip and array readers raise depends on which byte is wrong; all of them mean the same.
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(f"the file is damaged ({_line(error)}); take a backup or train again") from None
-    check(weights)
+    _sound(weights)
     if digest(weights) != manifest.get("sha256"):
         raise CheckpointError("the checksum does not match: the file is damaged; take a backup or train again")
     return Checkpoint(weights, manifest)
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Write `path` (ending in .npz), whole or not at all, and beside it the manifest as .json for people: it is never read.
+    """Write `path` (.npz), whole or not at all, and beside it the manifest as .json for people: it is never read.
 
     Returns the checkpoint as sealed. CheckpointError where it is unsound, OSError where it cannot be written.
     """
@@ -187,10 +122,12 @@ def save(path: str | Path, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def load(source: str | Path) -> Checkpoint:
-    """The shipped model of that name, or else the file at that path; CheckpointError, in one line that names it, if it cannot be."""
+    """The shipped model of that name, or the file at that path; CheckpointError, in one line, if it cannot be."""
     if isinstance(source, str) and _NAME.fullmatch(source):
         if source not in shipped():
-            raise CheckpointError(f"no model is called {source!r}: there are {', '.join(shipped())}, or name a {SUFFIX} file")
+            raise CheckpointError(
+                f"no model is called {source!r}: there are {', '.join(shipped())}, or name a {SUFFIX} file"
+            )
         data = (_shelf() / f"{source}{SUFFIX}").read_bytes()
     else:
         data = _read(Path(source))
@@ -209,14 +146,11 @@ def _shelf() -> Any:
     return resources.files(__package__ or "forecastd.models") / "shipped"
 
 
-def _shapes(channels: int, units: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "kernel": (channels, units),
-        "recurrent": (units, units),
-        "bias": (units,),
-        "readout": (units,),
-        "readout_bias": (),
-    }
+def _sound(weights: Weights) -> None:
+    try:
+        check(weights)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _json(value: Any) -> bytes:
@@ -272,7 +206,7 @@ def _weights(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Weights:
     if type(units) is not int or not 1 <= units <= UNITS_MAX or type(window) is not int:
         raise CheckpointError(f"units or window out of bounds (at most {UNITS_MAX} and {WINDOW_MAX})")
     arrays = {}
-    for name, shape in _shapes(len(channels), units).items():
+    for name, shape in shapes(len(channels), units).items():
         arrays[name] = _array(_member(archive, name, FILE_BYTES_MAX), name, shape, np.dtype("<f4"))
     return Weights(
         **arrays, channels=tuple(channels), output=manifest["output"], activation=manifest["activation"], window=window
