@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from typing import Any, NamedTuple
 
 import click
@@ -60,13 +61,31 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if os.environ.get("FORECASTD_DEBUG"):
                 raise
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise Failure(f"{what} (FORECASTD_DEBUG=1 shows where; please report it)") from error
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click's own, but what went wrong is said in one line, with what to do about it."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **extra))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            line = " ".join(error.format_message().split())
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                line += f" Try '{error.ctx.command_path} --help'."
+            click.echo(f"Error: {line}", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(1)
 
 
 @click.group(
@@ -78,6 +97,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Forecast live signals.
 
-    Producers send samples over ZeroMQ; forecastd forecasts the next values of each series, says how sure it is, and shows its
-    own accuracy.
+    Producers send samples over ZeroMQ; forecastd forecasts the next values of each series, says how sure it is, and shows
+    its own accuracy.
     """

@@ -1,0 +1,388 @@
+"""What the frames of a message mean: samples on the way in, forecasts and replies on the way out.
+
+The transport hands each message's payload to `Inbox.add`, which grows a batch; a payload that cannot be read is refused
+by name and counted, and never raises. `docs/protocol.md` shows every payload byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from .batch import Batch, Floats, Forecasts, Parcel, Reply
+from .settings import Limits
+
+NAN = math.nan
+#: Characters of a number as text. Every float64 fits into 25, and a longer text costs time quadratic in its length.
+NUMBER_BYTES_MAX = 64
+#: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns whose
+#: header has neither `seq` nor `time0` sends the same one again and again.
+HEADER_BYTES_MAX = 1 << 20
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Label = Annotated[str, Meta(max_length=200)]
+
+
+class Sample(msgspec.Struct, gc=False):
+    """One sample as JSON: `time` in seconds since the epoch (None: when it arrived), `seq` 0 where none are numbered."""
+
+    series: str
+    value: float
+    time: float | None = None
+    seq: Count = 0
+    producer: Label = ""
+    epoch: Count = 0
+
+
+class Header(msgspec.Struct, gc=False):
+    """The first frame of columns, format 1: what the float64 values of the second frame are.
+
+    `series` is one name (the values are its samples, oldest first) or a list of k names (the values are rounds of k, one
+    value a name, oldest round first). The rounds' times are `time0 + i * step`, or a third frame, or the moment of arrival.
+    """
+
+    columns: Annotated[int, Meta(ge=1, le=1)]
+    series: str | Annotated[list[str], Meta(min_length=1)]
+    n: Count | None = None
+    time0: float | None = None
+    step: float | None = None
+    seq: Count = 0
+    producer: Label = ""
+    epoch: Count = 0
+
+
+class Numbered(msgspec.Struct, gc=False):
+    """What is read of a payload that is refused: which numbers of which producer it would have been."""
+
+    seq: Count = 0
+    producer: Label = ""
+    epoch: Count = 0
+    n: Count | None = None
+
+
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """Where a message came from: `peer` is where replies go (empty: nowhere), `lossless` that what is not accepted will be
+    sent again, `name` who speaks where the payload does not say."""
+
+    peer: bytes = b""
+    lossless: bool = False
+    name: str = ""
+
+
+NOWHERE = Origin()
+
+_payload = msgspec.json.Decoder(Sample | list[Sample])
+_header = msgspec.json.Decoder(Header)
+_numbered = msgspec.json.Decoder(Numbered)
+_encode = msgspec.json.Encoder().encode
+
+
+class Inbox:
+    """A batch as it grows: `add` takes messages in the order they came, `take` hands over the batch and starts the next."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._headers: dict[bytes, Header] = {}
+        self._header_bytes = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.size = 0
+        self.refused: dict[str, int] = {}
+        self.replies: list[Reply] = []
+        self._series: list[str] = []
+        self._value: list[float] = []
+        self._time: list[float] = []
+        self._blocks: list[tuple[Floats, Floats]] = []
+        self._parcels: list[Parcel] = []
+        self._origin = NOWHERE
+        self._producer = ""
+        self._epoch = 0
+        self._start = 0
+        self._first = 0
+        self._next = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.size or self.refused)
+
+    @property
+    def room(self) -> int:
+        """Samples still to be taken into this batch; a message is never split, so it may go negative."""
+        return self.limits.batch_samples - self.size
+
+    def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
+        """Takes one message: its payload frames, without identity and delimiter."""
+        if len(frames) == 1:
+            self._add_json(frames[0], origin)
+        elif len(frames) <= 3 and frames[0][:1] == b"{":
+            self._add_columns(frames, origin)
+        elif len(frames) == 2:
+            self._add_topic(frames[0], frames[1], origin)
+        else:
+            self.refuse("malformed")
+
+    def refuse(self, reason: str, origin: Origin = NOWHERE, told: Numbered | None = None) -> None:
+        """Counts a payload that is no sample. Where it was numbered, a parcel without samples says so to the pipeline:
+        its numbers are dealt with, and its sender is to be told."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        if told is None or not told.seq:
+            return
+        self._close()
+        producer = told.producer or origin.name
+        parcel = Parcel(self.size, self.size, origin.peer, origin.lossless, producer, told.epoch, told.seq)
+        if "refused" in Parcel._fields:
+            self._parcels.append(Parcel._make((*parcel, reason, max(told.n or 1, 1))))
+        elif origin.peer:
+            self.replies.append(Reply(origin.peer, refused=reason, seq=told.seq))
+        self._next = -1
+
+    def take(self) -> Batch:
+        """The batch so far; the inbox is empty afterwards. `value` and `time` may be read-only views of frames."""
+        self._close()
+        if len(self._blocks) == 1 and not self._value:
+            value, time = self._blocks[0]
+        elif not self._blocks:
+            value, time = np.array(self._value), np.array(self._time)
+        else:
+            self._flush()
+            value, time = (np.concatenate(column) for column in zip(*self._blocks, strict=True))
+        batch = Batch(self._series, value, time, self._parcels, self.refused)
+        self._clear()
+        return batch
+
+    # ---- payloads
+
+    def _add_json(self, frame: bytes, origin: Origin) -> None:
+        try:
+            payload = _payload.decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return self._salvage(frame, origin, error)
+        if payload.__class__ is Sample:
+            self._one(payload, origin)
+        else:
+            self._several(payload, origin)
+        return None
+
+    def _one(self, sample: Sample, origin: Origin) -> None:
+        self._continue(1, origin, sample.producer, sample.epoch, sample.seq)
+        self._series.append(sample.series)
+        self._value.append(sample.value)
+        self._time.append(NAN if sample.time is None else sample.time)
+
+    def _several(self, samples: list[Sample], origin: Origin) -> None:
+        if any(s.seq or s.producer for s in samples):
+            for sample in samples:
+                self._one(sample, origin)
+        elif samples:
+            self._continue(len(samples), origin, "", 0, 0)
+            self._series += [s.series for s in samples]
+            self._value += [s.value for s in samples]
+            self._time += [NAN if s.time is None else s.time for s in samples]
+
+    def _add_topic(self, topic: bytes, text: bytes, origin: Origin) -> None:
+        try:
+            series = topic.decode()
+        except UnicodeDecodeError:
+            return self.refuse("name")
+        try:
+            # Python's own grammar has underscores in numbers; nobody else's has.
+            value = float(text) if len(text) <= NUMBER_BYTES_MAX and b"_" not in text else None
+        except ValueError:
+            value = None
+        if value is None:
+            return self.refuse("malformed")
+        self._continue(1, origin, "", 0, 0)
+        self._series.append(series)
+        self._value.append(value)
+        self._time.append(NAN)
+        return None
+
+    def _add_columns(self, frames: Sequence[bytes], origin: Origin) -> None:
+        header = self._headers.get(frames[0])
+        if header is None:
+            try:
+                header = _header.decode(frames[0])
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                return self.refuse("malformed", origin, _told(_numbered.decode, frames[0]))
+            self._keep(frames[0], header)
+        columns = _columns(header, frames)
+        if columns is None:
+            told = Numbered(header.seq, header.producer, header.epoch, header.n)
+            return self.refuse("malformed", origin, told)
+        series, value, time = columns
+        self._continue(len(series), origin, header.producer, header.epoch, header.seq)
+        self._flush()
+        self._blocks.append((value, time))
+        # The very list of the header where it is all there is, so that who comes after may know it again by identity.
+        self._series = series if len(series) == self.size else self._series + series
+        return None
+
+    def _keep(self, frame: bytes, header: Header) -> None:
+        if header.seq or header.time0 is not None or len(frame) > HEADER_BYTES_MAX:
+            return
+        self._header_bytes += len(frame)
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._headers.clear()
+            self._header_bytes = len(frame)
+        self._headers[frame] = header
+
+    def _salvage(self, frame: bytes, origin: Origin, error: Exception) -> None:
+        """What can be had of a payload that is not as it should be: the good samples of an array, a bad one's number."""
+        try:
+            items = _loose(frame, error)
+        except (ValueError, RecursionError, msgspec.DecodeError):
+            return self.refuse("malformed")
+        for item in items if isinstance(items, list) else [items]:
+            try:
+                if isinstance(item, dict) and item.get("value", 0) is None:
+                    item["value"] = NAN
+                sample = msgspec.convert(item, Sample)
+            except (msgspec.ValidationError, RecursionError):
+                told = _told(partial(msgspec.convert, type=Numbered), item)
+                self.refuse("malformed", origin, told)
+                continue
+            if sample.time is not None and not math.isfinite(sample.time):
+                sample.value, sample.time = NAN, None
+            self._one(sample, origin)
+        return None
+
+    # ---- the order of things
+
+    def _continue(self, count: int, origin: Origin, producer: str, epoch: int, seq: int) -> None:
+        """Counts samples into the open parcel where they go on from it, into a new one where they do not."""
+        if not seq:
+            origin = NOWHERE
+        elif not producer:
+            producer = origin.name
+        if (
+            seq != self._next
+            or (origin is not self._origin and origin != self._origin)
+            or producer != self._producer
+            or epoch != self._epoch
+        ):
+            self._close()
+            self._origin, self._producer, self._epoch, self._first = origin, producer, epoch, seq
+        self.size += count
+        self._next = seq + count if seq else 0
+
+    def _close(self) -> None:
+        if self.size > self._start:
+            origin = self._origin
+            self._parcels.append(
+                Parcel(self._start, self.size, origin.peer, origin.lossless, self._producer, self._epoch, self._first)
+            )
+            self._start = self.size
+
+    def _flush(self) -> None:
+        if self._value:
+            self._blocks.append((np.array(self._value), np.array(self._time)))
+            self._value, self._time = [], []
+
+
+def _columns(header: Header, frames: Sequence[bytes]) -> tuple[list[str], Floats, Floats] | None:
+    """Names, values and times out of the frames of columns, each of length n; None where they do not fit together."""
+    if any(len(frame) % 8 for frame in frames[1:]):
+        return None
+    value = np.frombuffer(frames[1], "<f8")
+    n, k = len(value), 1 if isinstance(header.series, str) else len(header.series)
+    if not n or n % k or (header.n is not None and header.n != n):
+        return None
+    rounds = n // k
+    if len(frames) == 3:
+        time = np.frombuffer(frames[2], "<f8")
+        if len(time) != n:
+            if len(time) != rounds:
+                return None
+            time = np.repeat(time, k)
+    elif header.time0 is None:
+        time = np.full(n, NAN)
+    elif header.step is None and rounds > 1:
+        return None
+    else:
+        time = np.repeat(header.time0 + np.arange(rounds) * (header.step or 0.0), k)
+    names = [header.series] if isinstance(header.series, str) else header.series
+    return (names if rounds == 1 else names * rounds), value, time
+
+
+def _loose(frame: bytes, error: Exception) -> Any:
+    """The payload as plain objects; NaN, Infinity and 1e400, which JSON lacks but many encoders write, become floats."""
+    if isinstance(error, RecursionError):
+        raise error
+    if b"NaN" in frame or b"Infinity" in frame or "out of range" in str(error):
+        return json.loads(frame)
+    return msgspec.json.decode(frame)
+
+
+def _told(read: Callable[[Any], Numbered], payload: Any) -> Numbered | None:
+    try:
+        return read(payload)
+    except (ValueError, RecursionError, msgspec.DecodeError):
+        return None
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """`{"ack": n}` or `{"refused": reason, "seq": n}`."""
+    return _encode({"refused": reply.refused, "seq": reply.seq} if reply.refused else {"ack": reply.ack})
+
+
+def encode_forecasts(
+    forecasts: Forecasts, chosen: list[int], experts: Sequence[str], levels: Sequence[float]
+) -> list[bytes]:
+    """The messages of the `chosen` rows, in their order, as the JSON of `docs/protocol.md`.
+
+    `experts` names the last axis of `forecasts.experts`, `levels` that of `lower` and `upper`, the published level first.
+    What is unknown (NaN) is null; experts that had nothing to say are left out.
+    """
+    f = forecasts if len(chosen) == len(forecasts) else _subset(forecasts, chosen)
+    columns = (
+        f.time,
+        f.value,
+        f.step,
+        f.count,
+        f.score,
+        f.flag,
+        f.model,
+        f.ready,
+        f.mean,
+        f.experts[:, 0],
+        f.weights[:, 0],
+    )
+    bounds = [(f"{level:g}", f.lower[:, :, k].tolist(), f.upper[:, :, k].tolist()) for k, level in enumerate(levels)]
+    (_, lower, upper), others = bounds[0], bounds[1:]
+    messages = []
+    for i, (time, value, step, count, score, flag, model, ready, mean, expert, weight) in enumerate(
+        zip(*[column.tolist() for column in columns], strict=True)
+    ):
+        message = {
+            "series": f.series[i],
+            "time": time,
+            "value": value,
+            "step": step,
+            "seq": count,
+            "status": "ready" if ready else "warming",
+            "anomaly": {"score": score, "flag": flag},
+            "model": model,
+        }
+        if ready:
+            spoke = [k for k, mean_1 in enumerate(expert) if mean_1 == mean_1]
+            message["level"] = levels[0]
+            message["mean"], message["lower"], message["upper"] = mean, lower[i], upper[i]
+            message["experts"] = {experts[k]: expert[k] for k in spoke}
+            message["weights"] = {experts[k]: weight[k] for k in spoke}
+            if others:
+                message["intervals"] = {name: {"lower": low[i], "upper": high[i]} for name, low, high in others}
+        messages.append(_encode(message))
+    return messages
+
+
+def _subset(f: Forecasts, chosen: list[int]) -> Forecasts:
+    columns = {field.name: getattr(f, field.name)[chosen] for field in fields(f) if field.name != "series"}
+    return Forecasts(series=[f.series[i] for i in chosen], **columns)
