@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -69,12 +70,12 @@ class LazyGroup(click.Group):
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise Failure(f"{what} (FORECASTD_DEBUG=1 shows where; please report it)") from error
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
         """As click's own, but what went wrong is said in one line, with what to do about it."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+        if not extra.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **extra))
+            sys.exit(super().main(args, prog_name, standalone_mode=False, **extra))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
@@ -97,6 +98,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Forecast live signals.
 
-    Producers send samples over ZeroMQ; forecastd forecasts the next values of each series, says how sure it is, and shows
-    its own accuracy.
+    Producers send samples over ZeroMQ; forecastd forecasts the next values of each series, says how sure it is, and
+    shows its own accuracy.
     """

@@ -26,7 +26,8 @@ class Endpoint(NamedTuple):
 
 
 def parse(text: str, kinds: tuple[str, ...] = KINDS) -> Endpoint:
-    """The endpoint that `text` names; the first of `kinds` if it names no kind. ValueError says what is wrong with it."""
+    """The endpoint that `text` names; the first of `kinds` if it names no kind. ValueError says what is wrong with
+    it."""
     kind, connect, address = kinds[0], False, text
     head, separator, rest = address.partition("+")
     if separator and "://" not in head and head != "connect":
@@ -54,7 +55,8 @@ def check(address: str) -> str:
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """Host and port out of `HOST:PORT` or `[HOST]:PORT`, this machine if there is no host; ValueError when it is none."""
+    """Host and port out of `HOST:PORT` or `[HOST]:PORT`, this machine if there is no host; ValueError when it is
+    none."""
     match = _HOST_PORT.match(text)
     if not match or int(match["port"]) > 65535:
         raise ValueError(f"{text!r} is no HOST:PORT; write 127.0.0.1:9595, or 127.0.0.1:0 for any free port")

@@ -13,7 +13,8 @@ BOUNDS = (*(factor * 10.0**exponent for exponent in range(-5, 1) for factor in (
 
 
 class Histogram:
-    """`counts` has a number for each bound, of what was at or below it and above the one before, and one for the rest."""
+    """`counts` has a number for each bound, of what was at or below it and above the one before, and one for the
+    rest."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)

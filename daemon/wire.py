@@ -1,7 +1,7 @@
 """What the frames of a message mean: samples on the way in, forecasts and replies on the way out.
 
-The transport hands each message's payload to `Inbox.add`, which grows a batch; a payload that cannot be read is refused
-by name and counted, and never raises. `docs/protocol.md` shows every payload byte by byte.
+The transport hands each message's payload to `Inbox.add`, which grows a batch; a payload that cannot be read is
+refused by name and counted, and never raises. `docs/protocol.md` shows every payload byte by byte.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .settings import Limits
 NAN = math.nan
 #: Characters of a number as text. Every float64 fits into 25, and a longer text costs time quadratic in its length.
 NUMBER_BYTES_MAX = 64
-#: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns whose
-#: header has neither `seq` nor `time0` sends the same one again and again.
+#: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns
+#: whose header has neither `seq` nor `time0` sends the same one again and again.
 HEADER_BYTES_MAX = 1 << 20
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -32,7 +32,8 @@ Label = Annotated[str, Meta(max_length=200)]
 
 
 class Sample(msgspec.Struct, gc=False):
-    """One sample as JSON: `time` in seconds since the epoch (None: when it arrived), `seq` 0 where none are numbered."""
+    """One sample as JSON: `time` in seconds since the epoch (None: when it arrived), `seq` 0 where none are
+    numbered."""
 
     series: str
     value: float
@@ -45,8 +46,9 @@ class Sample(msgspec.Struct, gc=False):
 class Header(msgspec.Struct, gc=False):
     """The first frame of columns, format 1: what the float64 values of the second frame are.
 
-    `series` is one name (the values are its samples, oldest first) or a list of k names (the values are rounds of k, one
-    value a name, oldest round first). The rounds' times are `time0 + i * step`, or a third frame, or the moment of arrival.
+    `series` is one name (the values are its samples, oldest first) or a list of k names (the values are rounds of k,
+    one value a name, oldest round first). The rounds' times are `time0 + i * step`, or a third frame, or the moment of
+    arrival.
     """
 
     columns: Annotated[int, Meta(ge=1, le=1)]
@@ -69,8 +71,8 @@ class Numbered(msgspec.Struct, gc=False):
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
-    """Where a message came from: `peer` is where replies go (empty: nowhere), `lossless` that what is not accepted will be
-    sent again, `name` who speaks where the payload does not say."""
+    """Where a message came from: `peer` is where replies go (empty: nowhere), `lossless` that what is not accepted
+    will be sent again, `name` who speaks where the payload does not say."""
 
     peer: bytes = b""
     lossless: bool = False
@@ -86,7 +88,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Inbox:
-    """A batch as it grows: `add` takes messages in the order they came, `take` hands over the batch and starts the next."""
+    """A batch as it grows: `add` takes messages in the order they came, `take` hands over the batch and starts the
+    next."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -235,7 +238,8 @@ class Inbox:
         self._headers[frame] = header
 
     def _salvage(self, frame: bytes, origin: Origin, error: Exception) -> None:
-        """What can be had of a payload that is not as it should be: the good samples of an array, a bad one's number."""
+        """What can be had of a payload that is not as it should be: the good samples of an array, a bad one's
+        number."""
         try:
             items = _loose(frame, error)
         except (ValueError, RecursionError, msgspec.DecodeError):
@@ -313,7 +317,8 @@ def _columns(header: Header, frames: Sequence[bytes]) -> tuple[list[str], Floats
 
 
 def _loose(frame: bytes, error: Exception) -> Any:
-    """The payload as plain objects; NaN, Infinity and 1e400, which JSON lacks but many encoders write, become floats."""
+    """The payload as plain objects; NaN, Infinity and 1e400, which JSON lacks but many encoders write, become
+    floats."""
     if isinstance(error, RecursionError):
         raise error
     if b"NaN" in frame or b"Infinity" in frame or "out of range" in str(error):
@@ -338,8 +343,8 @@ def encode_forecasts(
 ) -> list[bytes]:
     """The messages of the `chosen` rows, in their order, as the JSON of `docs/protocol.md`.
 
-    `experts` names the last axis of `forecasts.experts`, `levels` that of `lower` and `upper`, the published level first.
-    What is unknown (NaN) is null; experts that had nothing to say are left out.
+    `experts` names the last axis of `forecasts.experts`, `levels` that of `lower` and `upper`, the published level
+    first. What is unknown (NaN) is null; experts that had nothing to say are left out.
     """
     f = forecasts if len(chosen) == len(forecasts) else _subset(forecasts, chosen)
     columns = (
