@@ -17,19 +17,20 @@ import numpy as np
 
 from . import lattice, scaling
 from .table import Array, Column, Table
+from .weights import CHANNELS
 
-NAMES = ("difference", "level", "ar", "residual")
-#: The tutorial's model sees the value itself.
-VALUE = ("value",)
+NAMES = CHANNELS
 LEVEL_CLIP = 4.0
 
 COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar10": Column(), "ar": Column()}
 
 
 class Moment(NamedTuple):
-    """A sample and what it did to its row: `s` the unit of its series, `channels` of shape (n, 4), float32."""
+    """A sample and what it did to its row: value, unit and deviation of its series, shape (n,); `channels`, shape (n, 4), float32."""
 
+    x: Array
     s: Array
+    sd: Array
     channels: Array
 
 
@@ -53,7 +54,7 @@ def update(state: dict[str, Array], x: Array) -> Moment:
     channels /= s[:, None]
     np.arcsinh(channels, out=channels)
     channels[:, 1] = np.minimum(np.maximum((x - state["m"]) / scale.sd, -LEVEL_CLIP), LEVEL_CLIP)
-    return Moment(s, channels.astype(np.float32))
+    return Moment(x, s, scale.sd, channels.astype(np.float32))
 
 
 def _start(state: dict[str, Array], rows: Array, x: Array, s: Array) -> None:
@@ -77,5 +78,6 @@ def history(values: Array) -> tuple[Array, Array]:
     state = table.take(table.append(n))
     channels, s = np.empty((steps, n, 4), np.float32), np.empty((steps, n))
     for t in range(steps):
-        s[t], channels[t] = update(state, values[t])
+        moment = update(state, values[t])
+        s[t], channels[t] = moment.s, moment.channels
     return channels, s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .checkpoint import Weights
+from .weights import Weights
 from .table import Array
 
 #: Columns advanced together: hidden states of a chunk (half a megabyte) stay in the second-level cache.

@@ -21,6 +21,8 @@ and the forecast of order p for n + 1 is -Σ_{m≤p} κᶠ_m(n) b_{m-1}(n).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .table import Array, Column
@@ -66,3 +68,28 @@ def update(state: dict[str, Array], y: Array) -> None:
     inverse_gamma[:, 1:] += 1.0
     b_energy += square / inverse_gamma
     np.cumsum(kf * b, axis=1, out=prediction)
+
+
+def ahead(state: Mapping[str, Array], order: int, steps: int) -> Array:
+    """The forecasts of the next `steps` values, each fed back as if it had come, with the coefficients as they are.
+
+    Shape (n, steps), in the units and around the origin of `update`'s samples.
+    """
+    kf, kb, b, prediction = (state[k][:, :order] for k in ("kf", "kb", "b", "prediction"))
+    out = np.empty((len(kf), steps))
+    out[:, 0] = -prediction[:, -1]
+    for step in range(1, steps):
+        b, prediction = roll(kf, kb, b, prediction, out[:, step - 1])
+        out[:, step] = -prediction[:, -1]
+    return out
+
+
+def roll(kf: Array, kb: Array, b: Array, prediction: Array, y: Array) -> tuple[Array, Array]:
+    """Backward errors and predictions after a sample `y`, shape (n,), that is not learnt from; all others of shape (n, order)."""
+    f = np.empty_like(b)
+    f[:, 0] = y
+    f[:, 1:] = prediction[:, :-1] + y[:, None]
+    following = np.empty_like(b)
+    following[:, 0] = y
+    following[:, 1:] = (b + kb * f)[:, :-1]
+    return following, np.cumsum(kf * following, axis=1)

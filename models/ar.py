@@ -1,0 +1,34 @@
+"""Linear prediction from the last 10 or 32 samples, by the lattice that the RNN's channels keep anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import lattice, scaling
+from .channels import Moment
+from .table import Array, Column
+
+
+class AR:
+    """The order-`order` forecast of the lattice, held near the range of the series; further steps by feeding it back."""
+
+    columns: Mapping[str, Column] = {}
+
+    def __init__(self, name: str, order: int) -> None:
+        self.name = name
+        self.order = order
+
+    def update(self, state: Mapping[str, Array], moment: Moment) -> None:
+        """`channels.update` has done it: the lattice is an input of the RNN too."""
+
+    def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """The forecasts, shape (n, horizon)."""
+        first = state[self.name][:, None]
+        if horizon == 1:
+            return first.copy()
+        ahead = state["origin"][:, None] + lattice.ahead(state, self.order, horizon)
+        for step in range(1, horizon):
+            ahead[:, step] = scaling.within_range(state, ahead[:, step])
+        return np.concatenate([first, ahead[:, 1:]], axis=1)

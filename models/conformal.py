@@ -1,0 +1,80 @@
+"""Intervals that cover what they say: online conformal control per series, step ahead and level, O(1) a sample.
+
+The residual e = |y - ŷ| is measured in units of its recent size σ, a mean of exponentially weighted means of e with half-lives 5 and 50
+plus a little of the long one (2,300). The half-width for miss rate a is min(exp(l_a) σ, 1.5 M), M a slowly forgotten maximum of e, and
+
+    l_a ← l_a + 0.1 (miss - a),  held within ±20.
+
+This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès & Tibshirani 2023) on the logarithm of the normalised residual. While
+l_a is inside its bounds the sum telescopes, whatever the data: mean(miss) - a = (l_T - l_0) / (0.1 T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .scaling import rate
+from .table import Array, Column
+
+STEP = 0.1
+BOUND = 20.0
+#: Half-lives of the three means of e, short to long, and the share of the long one in σ.
+HALF_LIVES = (5.0, 50.0, 2300.0)
+LONG_SHARE = 0.02
+#: An error enters the two short means as at most this many times their own mean.
+SPIKE = 10.0
+MAXIMUM_FORGETTING = 0.999
+MAXIMUM_SHARE = 1.5
+
+_RATES = np.array([rate(h) for h in HALF_LIVES])
+
+
+def columns(horizon: int, levels: int) -> dict[str, Column]:
+    """The state for that many steps ahead and levels."""
+    return {
+        "residuals": Column((horizon,), dtype=np.int64),
+        "residual_means": Column((horizon, 3)),
+        "residual_max": Column((horizon,)),
+        "log_width": Column((horizon, levels), float(np.log(2.0))),
+    }
+
+
+def sigma(state: Mapping[str, Array]) -> Array:
+    """The expected size of the next residual, shape (n, H); 0 where no residual has been seen."""
+    means = state["residual_means"]
+    return (means[:, :, 0] + means[:, :, 1]) * 0.5 + LONG_SHARE * means[:, :, 2]
+
+
+def half_widths(state: Mapping[str, Array], s: Array) -> Array:
+    """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a wider level may
+    for a while have the smaller width, so sort them before publishing. `s`, shape (n,), stands in for σ before the first residual."""
+    width = np.exp(state["log_width"])
+    new = state["residuals"] == 0
+    if new.any():
+        size = np.where(new, s[:, None], sigma(state))
+        limit = np.where(new, np.inf, state["residual_max"])
+    else:
+        size, limit = sigma(state), state["residual_max"]
+    width *= size[:, :, None]
+    return np.minimum(width, MAXIMUM_SHARE * limit[:, :, None], out=width)
+
+
+def update(state: Mapping[str, Array], error: Array, width: Array, miss_rates: Array) -> None:
+    """Learn from `error`, shape (n, H), y_pred - y, NaN where no forecast was due; `width`, shape (n, H, L), is the half-widths published
+    with it (NaN: none), `miss_rates`, shape (L,), one minus each level."""
+    size = np.abs(error)
+    due = ~np.isnan(size)
+    size = np.where(due, size, 0.0)
+    count, means, largest, log_width = (state[k] for k in ("residuals", "residual_means", "residual_max", "log_width"))
+    missed = size[:, :, None] > width
+    step = np.where(due[:, :, None] & ~np.isnan(width), STEP * (missed - miss_rates), 0.0)
+    log_width += step
+    np.minimum(np.maximum(log_width, -BOUND, out=log_width), BOUND, out=log_width)
+    count += due
+    cap = np.where(count > 1, SPIKE * (means[:, :, 0] + means[:, :, 1]) * 0.5 + means[:, :, 2], np.inf)
+    entering = np.repeat(size[:, :, None], 3, axis=2)
+    entering[:, :, :2] = np.minimum(size, cap)[:, :, None]
+    means += np.where(due[:, :, None], np.maximum(_RATES, 1.0 / np.maximum(count, 1)[:, :, None]), 0.0) * (entering - means)
+    np.maximum(np.where(due, MAXIMUM_FORGETTING, 1.0) * largest, size, out=largest)

@@ -1,0 +1,34 @@
+"""The experts that take part, by name: the one place where a new one is entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .ar import AR
+from .expert import Expert
+from .naive import Naive
+from .recurrent import Recurrent
+from .seasonal import Seasonal
+from .ses import Ses
+from .weights import Weights
+
+EXPERTS: dict[str, Callable[[Weights], Expert]] = {
+    "naive": lambda weights: Naive(),
+    "ses": lambda weights: Ses(),
+    "ar10": lambda weights: AR("ar10", 10),
+    "ar": lambda weights: AR("ar", 32),
+    "rnn": Recurrent,
+    "seasonal": lambda weights: Seasonal(),
+}
+
+
+def experts(names: Sequence[str], weights: Weights | None) -> tuple[Expert, ...]:
+    """The named experts, naive first whether named or not: the blend is measured against it. ValueError for an unknown name,
+    or for `rnn` without weights."""
+    unknown = [name for name in names if name not in EXPERTS]
+    if unknown:
+        raise ValueError(f"no expert is called {unknown[0]!r}; there are {', '.join(EXPERTS)}")
+    if weights is None and "rnn" in names:
+        raise ValueError("the expert 'rnn' needs a model")
+    chosen = ["naive", *(name for name in EXPERTS if name in names and name != "naive")]
+    return tuple(EXPERTS[name](weights) for name in chosen)  # type: ignore[arg-type]

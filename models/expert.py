@@ -1,0 +1,26 @@
+"""What an expert is: something that learns from each sample and forecasts the next ones, for all rows at once.
+
+A new expert is one file with one class, and one line in `EXPERTS` of `ensemble.py`; the promises in `tests/test_experts.py` then run
+against it without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from .channels import Moment
+from .table import Array, Column
+
+
+class Expert(Protocol):
+    """Two verbs over the rows of a table. An expert owns the columns it declares and may read those of `channels`."""
+
+    name: str
+    columns: Mapping[str, Column]
+
+    def update(self, state: Mapping[str, Array], moment: Moment) -> None:
+        """Take in one sample a row, which `channels.update` has already seen."""
+
+    def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """The next values, shape (n, horizon), float64; NaN where the expert has nothing to say."""

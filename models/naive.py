@@ -1,0 +1,24 @@
+"""The last value again: what every other forecast is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .channels import Moment
+from .table import Array, Column
+
+
+class Naive:
+    """Repeats the last value; keeps nothing of its own."""
+
+    name = "naive"
+    columns: Mapping[str, Column] = {}
+
+    def update(self, state: Mapping[str, Array], moment: Moment) -> None:
+        """Nothing to learn."""
+
+    def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """The last value at each step, shape (n, horizon)."""
+        return np.repeat(moment.x[:, None], horizon, axis=1)

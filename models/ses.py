@@ -1,0 +1,29 @@
+"""Simple exponential smoothing: the level of a noisy series, told apart from its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .channels import Moment
+from .table import Array, Column
+
+#: Weight of the newest sample: slow enough to differ from naive, fast enough to follow.
+SMOOTHING = 0.3
+
+
+class Ses:
+    """The exponentially weighted mean of the series, the same for every step ahead (Brown 1956)."""
+
+    name = "ses"
+    columns: Mapping[str, Column] = {"ses": Column()}
+
+    def update(self, state: Mapping[str, Array], moment: Moment) -> None:
+        """Move the level towards the sample; the first sample is the level."""
+        level = state["ses"]
+        level += np.where(state["count"] == 1, 1.0, SMOOTHING) * (moment.x - level)
+
+    def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """The level at each step, shape (n, horizon)."""
+        return np.repeat(state["ses"][:, None], horizon, axis=1)
