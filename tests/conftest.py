@@ -1,0 +1,24 @@
+"""What several test files need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def debian() -> Callable[[str], str]:
+    """`debian("promtool")` is the path of that program. Where it is not installed the test is skipped, but under CI it fails."""
+
+    def find(program: str) -> str:
+        if path := shutil.which(program):
+            return path
+        reason = f"{program} is not installed; apt-get install what has it (.ci/run says which packages)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find
