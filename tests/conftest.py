@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def debian() -> Callable[[str], str]:
-    """`debian("promtool")` is the path of that program. Where it is not installed the test is skipped, but under CI it fails."""
+    """`debian("promtool")` is that program's path. Where it is missing the test is skipped; under CI it fails."""
 
     def find(program: str) -> str:
         if path := shutil.which(program):

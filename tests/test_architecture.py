@@ -30,7 +30,9 @@ def lint(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What the linter says of the package `forecastd` that lies in `folder`."""
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
-    return subprocess.run(command, cwd=folder / "forecastd", env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=folder / "forecastd", env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture(scope="module")
