@@ -70,12 +70,19 @@ class LazyGroup(click.Group):
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise Failure(f"{what} (FORECASTD_DEBUG=1 shows where; please report it)") from error
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """As click's own, but what went wrong is said in one line, with what to do about it."""
-        if not extra.pop("standalone_mode", True):
-            return super().main(args, prog_name, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
-            sys.exit(super().main(args, prog_name, standalone_mode=False, **extra))
+            sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
