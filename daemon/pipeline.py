@@ -1,57 +1,175 @@
-"""The pure core (skeleton; being written)."""
+"""The pure core: a batch of samples in, forecasts and replies out.
+
+admit → settle → window → experts → blend → interval → publish. No socket, clock, file or thread here or in anything it imports:
+`now` is an argument. The daemon, `backtest`, recovery and the fault simulation all run this one.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
 
-from .batch import Batch, Effects, Forecasts
-from .scoreboard import Scoreboard
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models import ensemble
+from ..models.forecaster import Forecaster
+from ..models.table import Column, Rows, Table
+from ..models.weights import Weights
+from . import cadence
+from .admission import Admission
+from .batch import Batch, Effects, Forecasts, Reply
+from .scoreboard import Scoreboard, gather
 from .settings import Settings
+
+Index = NDArray[np.intp]
 
 
 class Pipeline:
-    def __init__(self, settings: Settings, model: object = None) -> None:
+    """All series of one daemon. It alone changes its state, and only within `step`."""
+
+    def __init__(self, settings: Settings, weights: Weights | None, version: int = 1) -> None:
         self.settings = settings
-        self.names: list[str] = []  # by row
-        self.rows: dict[str, int] = {}
-        self.experts: tuple[str, ...] = ("naive",)
-        self.levels = (settings.level, *settings.levels)
-        self.refused: dict[str, int] = {}
+        self.levels = (settings.level, *(level for level in settings.levels if level != settings.level))
+        experts = ensemble.experts(settings.experts, weights)
+        warmup = weights.window if weights else 10
+        self.forecaster = Forecaster(experts, warmup, settings.horizon, self.levels, settings.alarm_rate)
+        self.experts = tuple(expert.name for expert in experts)
+        self.series = Table(_columns(settings.horizon, len(self.levels)))
+        self.admission = Admission(settings.limits)
+        self.version = version
         self.samples = 0
-        self.last: dict[int, tuple[float, float]] = {}
+        self.forecasts = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The series by row."""
+        return self.admission.names
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The row of each series."""
+        return self.admission.rows
 
     def step(self, batch: Batch, now: float) -> Effects:
-        n, H, L = len(batch), self.settings.horizon, len(self.levels)
-        for name in batch.series:
-            if name not in self.rows:
-                self.rows[name] = len(self.names)
-                self.names.append(name)
-        row = np.array([self.rows[s] for s in batch.series], np.intp)
-        for reason, k in batch.refused.items():
-            self.refused[reason] = self.refused.get(reason, 0) + k
-        self.samples += n
-        time = np.where(np.isnan(batch.time), now, batch.time)
-        for r, t, v in zip(row, time, batch.value):
-            self.last[int(r)] = (float(t), float(v))
-        mean = np.repeat(batch.value[:, None], H, 1)
-        f = Forecasts(
-            row=row, series=batch.series, time=time, value=batch.value, step=np.ones(n), count=np.ones(n, np.int64),
-            ready=np.ones(n, bool), mean=mean, lower=np.repeat(mean[:, :, None] - 1, L, 2), upper=np.repeat(mean[:, :, None] + 1, L, 2),
-            experts=mean[:, :, None].copy(), weights=np.ones((n, H, 1)), score=np.ones(n), flag=np.zeros(n, bool), model=np.ones(n, np.int64),
-        )
-        return Effects([f] if n else [])
+        """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in rounds, in order."""
+        effects = Effects()
+        row, effects.replies = self.admission.rows_of(batch, now)
+        new = len(self.names) - self.series.length
+        if new:
+            self.series.append(new)
+            self.forecaster.append(new)
+        for places in _rounds(row):
+            places = self._in_time(batch, row, places, now, effects.replies)
+            if len(places):
+                effects.forecasts.append(self._round(batch, row[places], places, now))
+        return effects
 
     def scoreboard(self, now: float) -> Scoreboard:
-        n, H, L, K = len(self.names), self.settings.horizon, len(self.levels), len(self.experts)
-        value = np.array([self.last[r][1] for r in range(n)])
-        time = np.array([self.last[r][0] for r in range(n)])
-        one = np.ones(n)
-        c = dict(value=value, time=time, seen=time, step=one, season=one * np.nan, samples=one, gaps=one * 0, ready=one, score=one, flag=one * 0,
-                 anomalies=one * 0, model=one, forecast=np.repeat(value[:, None], H, 1), weight=np.ones((n, H, K)))
-        for k in ("lower", "upper", "coverage", "width", "winkler"):
-            c[k] = np.ones((n, H, L))
-        for k in ("mae", "rmse", "bias", "skill"):
-            c[k] = np.ones((n, H, K + 1))
-        return Scoreboard(time=now, series=list(self.names), horizon=H, levels=list(self.levels), experts=list(self.experts),
-                          counters={"samples": self.samples, "forecasts": self.samples, "gaps": 0, "series": n, "series_hidden": 0}, refused=dict(self.refused),
-                          duration_bounds=[], duration_counts=[0], duration_sum=0.0, models=[], events=[], columns=c)
+        """What the daemon knows of itself at the time `now`."""
+        return gather(self, now)
+
+    def _in_time(self, batch: Batch, row: Index, places: Index, now: float, replies: list[Reply]) -> Index:
+        """The places whose samples are later than the last of their series; the others are refused."""
+        time = batch.time[places]
+        if np.isnan(time).all():
+            return places
+        last = np.where(self.series.arrays["timed"][row[places]], self.series.arrays["time"][row[places]], -np.inf)
+        for reason, bad in (("duplicate", time == last), ("late", time < last)):
+            self.admission.refuse(batch, row, replies, places[bad], reason)
+        return places[row[places] >= 0]
+
+    def _round(self, batch: Batch, row: Index, places: Index, now: float) -> Forecasts:
+        """One sample each of different series."""
+        rows = _rows(row)
+        value, given = batch.value[places], batch.time[places]
+        timed = ~np.isnan(given)
+        time = np.where(timed, given, now)
+        state = self.series.take(rows)
+        missed = np.where(timed, cadence.missed(state, time), 0)
+        if missed.any():
+            self._bridge(row, missed)
+            state["gaps"] += missed > 0
+        cadence.update(state, time, timed)
+        outlook = self.forecaster.step(rows, value)
+        state["samples"] += 1
+        state["seen"][...] = now
+        state["score"][...] = outlook.p
+        state["flag"][...] = outlook.p < self.settings.alarm_rate
+        state["anomalies"] += state["flag"]
+        state["forecast"][...] = outlook.mean
+        state["lower"][...] = outlook.lower
+        state["upper"][...] = outlook.upper
+        self.series.put(rows, state)
+        self.samples += len(row)
+        ready = ~np.isnan(outlook.mean[:, 0])
+        self.forecasts += int(np.count_nonzero(ready))
+        return Forecasts(
+            row=row,
+            series=[self.names[r] for r in row.tolist()],
+            time=time,
+            value=value,
+            step=cadence.step(state),
+            count=state["samples"].copy(),
+            ready=ready,
+            mean=outlook.mean,
+            lower=outlook.lower,
+            upper=outlook.upper,
+            experts=outlook.experts,
+            weights=outlook.weights,
+            score=outlook.p,
+            flag=state["flag"].copy(),
+            model=np.full(len(row), self.version),
+        )
+
+    def _bridge(self, row: Index, missed: NDArray[np.int64]) -> None:
+        """Stand the forecasts in for a few missed steps; after more of them the windows start anew. Invented values are never scored."""
+        bridged = missed <= self.settings.limits.bridge_steps
+        self.forecaster.restart(row[~bridged])
+        for number in range(int(missed[bridged].max(initial=0))):
+            rows = row[bridged & (missed > number)]
+            forecast = self.series.arrays["forecast"][rows, 0]
+            value = np.where(np.isnan(forecast), self.forecaster.table.arrays["last"][rows], forecast)
+            outlook = self.forecaster.step(rows, value, np.full(len(rows), np.nan))
+            self.series.arrays["forecast"][rows] = outlook.mean
+
+
+def _columns(horizon: int, levels: int) -> dict[str, Column]:
+    """What the pipeline itself keeps of a series: its times, and its newest forecast for the scoreboard."""
+    return {
+        **cadence.COLUMNS,
+        "seen": Column(initial=np.nan),
+        "samples": Column(dtype=np.int64),
+        "gaps": Column(dtype=np.int64),
+        "score": Column(initial=np.nan),
+        "flag": Column(dtype=np.bool_),
+        "anomalies": Column(dtype=np.int64),
+        "forecast": Column((horizon,), np.nan),
+        "lower": Column((horizon, levels), np.nan),
+        "upper": Column((horizon, levels), np.nan),
+    }
+
+
+def _rows(row: Index) -> Rows:
+    """`row` as a slice where it counts up by one: a view of the table instead of a copy."""
+    first, last = int(row[0]), int(row[-1])
+    if last - first == len(row) - 1 and (len(row) == 1 or bool((np.diff(row) == 1).all())):
+        return slice(first, last + 1)
+    return row
+
+
+def _rounds(row: Index) -> Iterator[Index]:
+    """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they came."""
+    places = np.flatnonzero(row >= 0)
+    if len(places) <= 1:
+        if len(places):
+            yield places
+        return
+    order = places[np.argsort(row[places], kind="stable")]
+    first = np.flatnonzero(np.diff(row[order], prepend=-1))
+    counts = np.diff(first, append=len(order))
+    if counts.max() == 1:
+        yield places
+        return
+    turn = np.arange(len(order)) - np.repeat(first, counts)
+    by_turn = order[np.argsort(turn, kind="stable")]
+    yield from np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])

@@ -5,11 +5,16 @@ Arrays cross as raw little-endian bytes, so a scoreboard of 10,000 series costs 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from ..models import score
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
 
 
 class Scoreboard(msgspec.Struct):
@@ -40,6 +45,56 @@ class Scoreboard(msgspec.Struct):
     @property
     def sources(self) -> list[str]:
         return ["blend", *self.experts]
+
+
+def gather(pipeline: Pipeline, now: float) -> Scoreboard:
+    """The scoreboard of `pipeline` at the time `now`: series seen lately, up to the cap. The engine adds durations, models and events."""
+    limits, series, table = pipeline.settings.limits, pipeline.series, pipeline.forecaster.table
+    live = np.flatnonzero(now - series["seen"] <= limits.silent_s)
+    shown = live[: limits.series_shown]
+    errors, coverage = table["errors"][shown], table["coverage"][shown]
+    errors[table["scored"][shown] == 0] = np.nan
+    coverage[table["covered"][shown] == 0] = np.nan
+    columns = {name: series[name][shown] for name in _PLAIN}
+    columns |= {
+        "value": table["last"][shown],
+        "step": np.exp(series["log_step"][shown]),
+        "season": np.where(table["season"][shown] > 0, table["season"][shown], np.nan) if "season" in table.columns else None,
+        "ready": ~np.isnan(series["forecast"][shown, 0]),
+        "model": np.full(len(shown), pipeline.version),
+        "mae": errors[..., 0],
+        "rmse": np.sqrt(errors[..., 1]),
+        "bias": errors[..., 2],
+        "skill": score.skill(errors),
+        "coverage": coverage[..., 0],
+        "width": coverage[..., 1],
+        "winkler": coverage[..., 2],
+        "weight": pipeline.forecaster.weights(shown),
+    }
+    return Scoreboard(
+        time=now,
+        series=[pipeline.names[row] for row in shown.tolist()],
+        horizon=pipeline.settings.horizon,
+        levels=list(pipeline.levels),
+        experts=list(pipeline.experts),
+        counters={
+            "samples": pipeline.samples,
+            "forecasts": pipeline.forecasts,
+            "gaps": pipeline.admission.ledger.gaps,
+            "series": len(live),
+            "series_hidden": len(live) - len(shown),
+        },
+        refused=dict(pipeline.admission.refused),
+        duration_bounds=[],
+        duration_counts=[0],
+        duration_sum=0.0,
+        models=[],
+        events=[],
+        columns={name: np.asarray(c, np.float64) for name, c in columns.items() if c is not None},
+    )
+
+
+_PLAIN = ("time", "seen", "samples", "gaps", "score", "flag", "anomalies", "forecast", "lower", "upper")
 
 
 def _pack(value: Any) -> Any:

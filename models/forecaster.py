@@ -47,7 +47,7 @@ class Forecaster:
 
     def _columns(self) -> dict[str, Column]:
         steps, kinds, levels = self.horizon, len(self.experts), len(self.levels)
-        columns = {"row": Column(dtype=np.intp), **channels.COLUMNS, **anomaly.COLUMNS}
+        columns = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64), **channels.COLUMNS, **anomaly.COLUMNS}
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
@@ -55,6 +55,7 @@ class Forecaster:
         # What waits for its target: by number of its sample modulo H and step ahead. Values are blend, experts, level one of the blend.
         columns["due"] = Column((steps, steps, 1 + kinds + 2), np.nan)
         columns["due_widths"] = Column((steps, steps, levels), np.nan)
+        columns["weights"] = Column((steps, kinds), np.nan)
         # Samples bridged since the last real one: the forecasts reach that much further than they say.
         columns["bridged"] = Column()
         return columns
@@ -64,6 +65,11 @@ class Forecaster:
         rows = self.table.append(count)
         self.table.arrays["row"][rows] = np.arange(rows.start, rows.stop)
         return rows
+
+    def restart(self, rows: Rows) -> None:
+        """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was learnt stays."""
+        for name, value in (("fresh", 0), ("bridged", 0), ("due", np.nan), ("due_widths", np.nan)):
+            self.table.arrays[name][rows] = value
 
     def step(self, rows: Rows, x: Array, target: Array | None = None) -> Outlook:
         """Take in one sample a row. `x`, shape (n,), float64, finite; no row twice.
@@ -87,11 +93,16 @@ class Forecaster:
         p = self._settle(state, target)
         moment = channels.update(state, x)
         state["bridged"][...] = np.where(np.isnan(target), state["bridged"] + 1.0, 0.0)
+        state["fresh"] += 1
         for expert in self.experts:
             expert.update(state, moment)
         outlook = self._forecast(state, moment, p)
         self.table.put(rows, state)
         return outlook
+
+    def weights(self, rows: Rows) -> Array:
+        """Each expert's weight in the blend as it stands, shape (n, H, K); NaN while warming."""
+        return self.table["weights"][rows]
 
     def _settle(self, state: dict[str, Array], y: Array) -> Array:
         due, widths = self._due(state)
@@ -130,9 +141,10 @@ class Forecaster:
         mean, weights, level_one = blend.forecast(state, experts)
         widths = conformal.half_widths(state, moment.s)
         widths *= np.sqrt(1.0 + state["bridged"])[:, None, None]
-        warming = state["count"] < self.warmup
+        warming = state["fresh"] < self.warmup
         if warming.any():
             mean[warming] = widths[warming] = experts[warming] = weights[warming] = level_one[warming] = np.nan
+        state["weights"][...] = weights
         due = np.concatenate([mean[:, :, None], experts, level_one], axis=2)
         if steps == 1:
             state["due"][:, 0], state["due_widths"][:, 0] = due, widths

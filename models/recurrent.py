@@ -51,7 +51,7 @@ class Recurrent:
             f = self.kernel.forward(window).astype(np.float64)
         first = self._output(f, moment.x, moment.s)
         path = first[:, None] if horizon == 1 else self._roll_out(state, moment, first, horizon)
-        path[count < self.weights.window] = np.nan
+        path[state["fresh"] < self.weights.window] = np.nan
         return path
 
     def _inputs(self, x: Array, channels: Array) -> Array:

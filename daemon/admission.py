@@ -1,0 +1,101 @@
+"""The door of the pipeline: which samples of a batch are taken, and by what name the others are refused.
+
+Nothing here raises: a bad sample is a counter and, where its producer numbers its samples, a reply.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import REASONS, Batch, Floats, Reply
+from .ledger import Ledger
+from .settings import Limits
+
+#: Larger numbers leave no room for their squares; they are refused as `nonfinite`.
+VALUE_MAX = 1e75
+
+
+class Admission:
+    """Names, ledger and refusals. `names` and `rows` map rows to series and back."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.ledger = Ledger()
+        self.names: list[str] = []
+        self.rows: dict[str, int] = {}
+        self.refused: Counter[str] = Counter()
+
+    def rows_of(self, batch: Batch, now: float) -> tuple[NDArray[np.intp], list[Reply]]:
+        """The row of each sample of `batch`, -1 where it is not taken, and the replies due for the numbered ones.
+
+        Known series keep their row, new ones get the next. Lateness is for the caller to see: it depends on the samples before.
+        """
+        self.refused.update(batch.refused)
+        row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
+        replies = self._sequence(batch, row)
+        with np.errstate(invalid="ignore"):
+            finite = np.abs(batch.value) <= VALUE_MAX
+            future = batch.time > now + self.limits.future_s
+            wrong_time = np.isinf(batch.time) | (batch.time < 0.0)
+        taken = row > -2
+        for reason, bad in (("nonfinite", ~finite | wrong_time), ("future", future)):
+            self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
+            taken &= ~bad
+        for place in np.flatnonzero(row == -1).tolist():
+            row[place] = self._enter(batch.series[place])
+            if row[place] < 0:
+                reason = "too_many_series" if _is_name(batch.series[place], self.limits.name_bytes) else "name"
+                self.refuse(batch, row, replies, np.array([place]), reason)
+        row[row < 0] = -1
+        return row, replies
+
+    def refuse(
+        self, batch: Batch, row: NDArray[np.intp], replies: list[Reply], places: NDArray[np.intp], reason: str
+    ) -> None:
+        """Take the samples at `places` out and tell their producers, if those number them."""
+        if not len(places):
+            return
+        assert reason in REASONS
+        self.refused[reason] += len(places)
+        row[places] = -2
+        for place in places.tolist():
+            parcel = next(p for p in batch.parcels if p.start <= place < p.stop)
+            if parcel.seq and parcel.peer:
+                replies.append(Reply(parcel.peer, refused=reason, seq=parcel.seq + place - parcel.start))
+
+    def _enter(self, name: str) -> int:
+        known = self.rows.get(name)
+        if known is not None:
+            return known
+        if len(self.names) >= self.limits.series or not _is_name(name, self.limits.name_bytes):
+            return -2
+        self.rows[name] = len(self.names)
+        self.names.append(name)
+        return self.rows[name]
+
+    def _sequence(self, batch: Batch, row: NDArray[np.intp]) -> list[Reply]:
+        """Mark samples that were seen before, or come too early, with -2; acknowledge what each producer is past."""
+        acks: dict[tuple[bytes, str], int] = {}
+        for parcel in batch.parcels:
+            if not parcel.seq:
+                continue
+            before = self.ledger.accounts.get(parcel.producer)
+            seen = before.duplicates if before else 0
+            passed = self.ledger.accept(parcel)
+            account = self.ledger.accounts[parcel.producer]
+            row[parcel.start : parcel.start + passed] = -2
+            if account.duplicates > seen:
+                self.refused["duplicate"] += account.duplicates - seen
+            if parcel.peer:
+                acks[parcel.peer, parcel.producer] = account.seq
+        return [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
+
+
+def _is_name(name: str, size_max: int) -> bool:
+    """Printable, no blank at either end, and not too long."""
+    if not name or name != name.strip() or not name.isprintable():
+        return False
+    return len(name) <= size_max and len(name.encode("utf-8", "surrogatepass")) <= size_max
