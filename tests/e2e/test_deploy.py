@@ -1,0 +1,225 @@
+"""The dashboard and the alerts against the real thing: Debian's Prometheus, scraping a running daemon that is fed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+BOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+TARGETS = [target for panel in BOARD["panels"] for target in panel.get("targets", [])]
+VARIABLES = {item["name"]: item for item in BOARD["templating"]["list"] if item["type"] == "query"}
+ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+#: What stands for the dashboard's variables here. The interval holds four scrapes, as Grafana's does.
+CHOSEN = {"instance": ".*", "series": "boiler", "step": "1", "level": "0.9", "__rate_interval": "10s"}
+SOON_S = 60.0
+
+Debian = Callable[[str], str]
+
+
+def forecastd(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "forecastd", *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def fetch(url: str, **query: str | float) -> str:
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def soon(what: str, probe: Callable[[], Any]) -> Any:
+    """What `probe` gives once it is not empty."""
+    deadline = time.monotonic() + SOON_S
+    while True:
+        try:
+            if found := probe():
+                return found
+        except OSError as error:
+            what = f"{what} ({error})"
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+class Daemon(NamedTuple):
+    """Where a running daemon's sockets are."""
+
+    ingest: str
+    publish: str
+    web: str
+
+
+def started(*arguments: str) -> tuple[subprocess.Popen[str], Daemon]:
+    """A daemon with the options given, once it says that it is ready."""
+    process = forecastd("run", "--ephemeral", *arguments)
+    assert process.stdout
+    bound = {}
+    for line in process.stdout:
+        if line.strip() == "ready":
+            return process, Daemon(**bound)
+        if words := line.split():
+            bound[words[0]] = words[-1]
+    end(process)
+    pytest.fail(f"the daemon ended before it was ready; it printed {bound}")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """A daemon that hears of the series `boiler` twenty times a second."""
+    process, daemon = started(
+        *("--ingest", "router+tcp://127.0.0.1:0", "--publish", "tcp://127.0.0.1:0", "--web", "127.0.0.1:0")
+    )
+    producer = forecastd("produce", "sine", "--to", daemon.ingest, "--series", "boiler", "--rate", "20", "--for", "300")
+    yield daemon
+    end(producer)
+    end(process)
+
+
+@pytest.fixture(scope="module")
+def prometheus(daemon: Daemon, debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus with the configuration and the alerts of `deploy`, only faster, that has scraped the daemon."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    settings = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    settings["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    settings["rule_files"] = [str(RULES)]
+    settings["scrape_configs"][0]["static_configs"][0]["targets"] = [urllib.parse.urlsplit(daemon.web).netloc]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [
+        debian("prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        url = f"http://{address}"
+        try:
+            soon("Prometheus has scraped the daemon five times", lambda: len(values(url, "forecastd_series")) >= 5)
+            yield url
+        finally:
+            end(process)
+
+
+def values(prometheus: str, expression: str) -> list[float]:
+    """The finite values of an expression over the last minute."""
+    now = time.time()
+    text = fetch(f"{prometheus}/api/v1/query_range", query=expression, start=now - 60, end=now, step=1)
+    found = [float(value) for series in json.loads(text)["data"]["result"] for _, value in series["values"]]
+    return [value for value in found if math.isfinite(value)]
+
+
+def chosen(expression: str) -> str:
+    for name, value in CHOSEN.items():
+        expression = expression.replace(f"${name}", value)
+    return expression
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target["expr"] for target in TARGETS])
+def test_each_expression_of_the_dashboard_returns_data(target: dict[str, Any], prometheus: str) -> None:
+    """No panel is empty on a daemon that is fed."""
+    expression = chosen(target["expr"])
+    assert "$" not in expression
+    soon(f"{expression} returns data", lambda: values(prometheus, expression))
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_each_variable_of_the_dashboard_offers_a_choice(name: str, prometheus: str) -> None:
+    """And what is chosen in these tests is among it."""
+    asked = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"])
+    assert asked
+    metric, label = asked.groups()
+    url = f"{prometheus}/api/v1/label/{label}/values"
+    offered = soon(f"a choice of {name}", lambda: json.loads(fetch(url, **{"match[]": chosen(metric)}))["data"])
+    assert any(re.fullmatch(CHOSEN[name], offer) for offer in offered), offered
+
+
+def test_every_metric_that_is_asked_for_is_on_the_daemons_page(daemon: Daemon, prometheus: str) -> None:
+    """A misspelt metric in an alert would never be noticed: it just never fires."""
+    asked = "\n".join(target["expr"] for target in TARGETS) + "\n".join(rule["expr"] for rule in ALERTS)
+    names = set(re.findall(r"\bforecastd_\w+", asked))
+    assert len(names) > 20
+    page = fetch(f"{daemon.web}/metrics")
+    assert names - set(re.findall(r"^(forecastd_\w+)", page, re.M)) == set()
+
+
+def test_the_page_pleases_promtool(daemon: Daemon, prometheus: str, debian: Debian) -> None:
+    """Names, units and help texts are as Prometheus wants them."""
+    command = [debian("promtool"), "check", "metrics"]
+    result = subprocess.run(command, input=fetch(f"{daemon.web}/metrics"), capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_prometheus_can_evaluate_every_alert_and_none_fires_on_a_daemon_that_is_well(prometheus: str) -> None:
+    def judged() -> list[dict[str, Any]]:
+        groups = json.loads(fetch(f"{prometheus}/api/v1/rules"))["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return [] if any(rule["health"] == "unknown" for rule in rules) else rules
+
+    rules = soon("every alert has been evaluated", judged)
+    assert {rule["name"] for rule in rules} == {rule["alert"] for rule in ALERTS}
+    assert [(rule["name"], rule["health"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def test_the_image_starts_the_daemon() -> None:
+    """The command of the Dockerfile, with free ports, ends up ready, on all addresses of the container."""
+    command = re.search(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    assert command
+    options = json.loads(re.sub(r":(5555|5556|9595)\b", ":0", command[1]))
+    state = options.index("--state")
+    process, daemon = started(*options[1:state])
+    end(process)
+    assert all("//0.0.0.0:" in address for address in daemon), daemon
+    assert process.returncode == 0
+
+
+def test_the_signal_of_the_compose_file_is_one_that_can_be_produced() -> None:
+    """The arguments of its demo producer are understood."""
+    command = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["sine"]["command"]
+    producer = forecastd(*command, "--help")
+    try:
+        assert producer.wait(30) == 0
+    finally:
+        end(producer)
+
+
+def test_the_settings_of_the_kubernetes_manifest_start_the_daemon(tmp_path: Path) -> None:
+    """Its forecastd.toml, with free ports, is read and leads to a daemon that is ready."""
+    manifests = yaml.safe_load_all((DEPLOY / "kubernetes" / "forecastd.yaml").read_text())
+    text = next(item["data"]["forecastd.toml"] for item in manifests if item["kind"] == "ConfigMap")
+    file = tmp_path / "forecastd.toml"
+    file.write_text(re.sub(r":(5555|5556|9595)\b", ":0", text))
+    assert tomllib.loads(text)["web"].endswith(":9595")
+    process, _ = started("--config", str(file))
+    end(process)
+    assert process.returncode == 0
