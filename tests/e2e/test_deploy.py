@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import socket
 import subprocess
@@ -35,8 +36,9 @@ SOON_S = 60.0
 Debian = Callable[[str], str]
 
 
-def forecastd(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "forecastd", *arguments], stdout=subprocess.PIPE, text=True)
+def forecastd(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "forecastd", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
 
 
 def end(process: subprocess.Popen[Any]) -> None:
@@ -189,6 +191,27 @@ def test_prometheus_can_evaluate_every_alert_and_none_fires_on_a_daemon_that_is_
     assert {rule["name"] for rule in rules} == {rule["alert"] for rule in ALERTS}
     assert [(rule["name"], rule["health"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
     assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def test_the_unit_starts_a_daemon_that_tells_systemd_when_it_is_ready(tmp_path: Path) -> None:
+    """The command of the unit, with its settings and state elsewhere, says READY=1 to the manager's socket."""
+    unit = (DEPLOY / "forecastd.service").read_text()
+    assert "\nType=notify\n" in unit
+    command = re.search(r"^ExecStart=/opt/forecastd/bin/forecastd (.*)$", unit, re.M)
+    assert command
+    (tmp_path / "forecastd.toml").write_text(
+        'ingest = ["tcp://127.0.0.1:0"]\npublish = "tcp://127.0.0.1:0"\nweb = "127.0.0.1:0"\n'
+    )
+    line = command[1].replace("/etc/forecastd", str(tmp_path)).replace("${STATE_DIRECTORY}", str(tmp_path / "state"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(SOON_S)
+        process = forecastd(*line.split(), environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        try:
+            assert manager.recv(100) == b"READY=1"
+        finally:
+            end(process)
+    assert process.returncode == 0
 
 
 def test_the_image_starts_the_daemon() -> None:
