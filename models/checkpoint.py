@@ -38,8 +38,11 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and where it comes from. `manifest` is JSON: name, version, parent, recipe, command, seed, data, scores, and — filled in by
-    `seal` — format, sha256 and the structure of the weights."""
+    """A model and where it comes from.
+
+    `manifest` is JSON: name, version, parent, recipe, command, seed, data, scores and, filled in by `seal`, format,
+    sha256 and the structure of the weights.
+    """
 
     weights: Weights
     manifest: dict[str, Any]

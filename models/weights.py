@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: The input channels there are; `value` is the raw sample of the tutorial, the others are those of `channels.py`, in
-#: its order.
+#: The input channels there are, in the order of `channels.py`; the tutorial's model sees the raw value instead.
 CHANNELS = ("difference", "level", "ar", "residual")
-KNOWN = (*CHANNELS, "value")
+VALUE = ("value",)
+KNOWN = CHANNELS + VALUE
 OUTPUTS = ("residual", "value")
 ACTIVATIONS = ("linear", "relu")
 

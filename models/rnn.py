@@ -1,0 +1,196 @@
+"""The Keras model, SimpleRNN(units, relu) → Dense(1): the truth that `kernel` is tested against, and what training
+moves.
+
+With `train`, the only code that imports TensorFlow; the daemon runs the same weights in `kernel`. One model object is
+made a training, never one a series (19 MB each). Everything here is repeatable: one thread, seeded, deterministic
+operations, so the same call gives the same bytes on the same machine and versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .weights import Floats, Weights
+
+# Before the import below: they are read once, then. oneDNN rounds differently from one processor to the next, and says
+# so at length.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.update(KERAS_BACKEND="tensorflow", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES="-1")
+
+import keras
+import tensorflow as tf
+
+#: Steps taken in one call into TensorFlow; after each the progress is reported.
+CHUNK = 100
+
+Report = Callable[[int, float], None]
+
+
+class Windows(NamedTuple):
+    """What to learn from. Window i is the `window` rows of `rows` up to and with `ends[i]`; its target is `target[i]`.
+
+    `rows` (N, C), float32, the channels of one series after the other; `ends` (M,), int64; `target` (M,), float32, in
+    the unit of the output (s for a residual). All finite; one number that is not would make every weight so within one
+    step.
+    """
+
+    rows: Floats
+    ends: NDArray[np.int64]
+    target: Floats
+
+
+class Schedule(NamedTuple):
+    """How to learn: Adam, its rate falling to zero along a cosine, the norm of the gradient clipped.
+
+    `huber` is the error from which on the loss grows linearly; infinity makes it half the squared error.
+    """
+
+    steps: int
+    batch: int = 256
+    rate: float = 2e-3
+    huber: float = float("inf")
+    clip: float = 1.0
+
+
+def initial(seed: int, units: int = 100, **structure: Any) -> Weights:
+    """Weights as Keras initialises them; `structure` are the other fields of `Weights`."""
+    _repeatable(seed)
+    shell = Weights(*(np.zeros(0, np.float32),) * 5, **structure)
+    return extract(_layers(units, len(shell.channels), shell.window, shell.activation), shell)
+
+
+def build(weights: Weights) -> Any:
+    """The Keras model, input (batch, window, C), output (batch, 1), that computes f."""
+    model = _layers(weights.units, len(weights.channels), weights.window, weights.activation)
+    arrays = weights.arrays
+    model.set_weights(
+        [
+            *(arrays[name] for name in ("kernel", "recurrent", "bias")),
+            weights.readout[:, None],
+            weights.readout_bias[None],
+        ]
+    )
+    return model
+
+
+def extract(model: Any, like: Weights) -> Weights:
+    """The weights of a model of `build`, their channels and output those of `like`."""
+    kernel, recurrent, bias, readout, offset = (np.array(array, np.float32) for array in model.get_weights())
+    return dataclasses.replace(
+        like, kernel=kernel, recurrent=recurrent, bias=bias, readout=readout[:, 0], readout_bias=offset.reshape(())
+    )
+
+
+def forward(weights: Weights, windows: Floats) -> Floats:
+    """f by Keras, shape (n,), for `windows`, shape (n, window, C), oldest step first: the oracle of `kernel`."""
+    return np.asarray(build(weights)(windows), np.float32)[:, 0]
+
+
+def fit(weights: Weights, windows: Windows, schedule: Schedule, seed: int, report: Report | None = None) -> Weights:
+    """Weights after `schedule.steps` batches, drawn with replacement from `windows`; may be unsound if the training
+    diverged.
+
+    `report(step, loss)` is called now and then with the steps taken and the mean loss since the last call.
+    """
+    _repeatable(seed)
+    model = build(weights)
+    step = _step(model, windows, schedule, weights.window)
+    random = np.random.default_rng(seed)
+    for start in range(0, schedule.steps, CHUNK):
+        count = min(CHUNK, schedule.steps - start)
+        chosen = random.integers(0, len(windows.ends), (count, schedule.batch))
+        loss = float(step(tf.constant(chosen)))
+        if report is not None:
+            report(start + count, loss)
+    trained = extract(model, weights)
+    keras.backend.clear_session()  # a process that trains again and again would keep every graph
+    return trained
+
+
+def fit_epochs(
+    weights: Weights, windows: Windows, epochs: int, batch: int, seed: int, report: Report | None = None
+) -> Weights:
+    """Weights after Keras's own `fit` with Adam and the mean squared error, as tutorials have it.
+
+    `report(epoch, loss)` is called after each epoch.
+    """
+    _repeatable(seed)
+    model = build(weights)
+    model.compile(optimizer="adam", loss="mse")
+
+    def told(epoch: int, logs: dict[str, float]) -> None:
+        if report is not None:
+            report(epoch + 1, float(logs["loss"]))
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=told)
+    inputs = windows.rows[windows.ends[:, None] + np.arange(1 - weights.window, 1)]
+    model.fit(inputs, windows.target, epochs=epochs, batch_size=batch, verbose=0, callbacks=[callback])
+    trained = extract(model, weights)
+    keras.backend.clear_session()
+    return trained
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide about the last bits of a training."""
+    return {"keras": str(keras.__version__), "tensorflow": str(tf.__version__)}
+
+
+def _layers(units: int, channels: int, window: int, activation: str) -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((window, channels)),
+            # unrolled: ten products in a row instead of a loop, a third faster to train
+            keras.layers.SimpleRNN(units, activation="relu", unroll=True, name="rnn"),
+            keras.layers.Dense(1, name="readout"),
+            keras.layers.Activation(activation, name="activation"),
+        ],
+        name="forecastd",
+    )
+
+
+def _step(model: Any, windows: Windows, schedule: Schedule, window: int) -> Any:
+    """A compiled function: (count, batch) choices of windows → mean loss of that many steps."""
+    optimizer = keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(schedule.rate, schedule.steps), global_clipnorm=schedule.clip
+    )
+    optimizer.build(model.trainable_variables)
+    rows, ends, target = (tf.constant(array) for array in windows)
+    back = tf.range(1 - window, 1, dtype=tf.int64)
+
+    def loss_of(error: Any) -> Any:
+        size = tf.abs(error)
+        if not np.isfinite(schedule.huber):
+            return tf.reduce_mean(0.5 * size * size)
+        inner = tf.minimum(size, schedule.huber)
+        return tf.reduce_mean(inner * (size - 0.5 * inner))
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def steps(chosen: Any) -> Any:
+        total = tf.constant(0.0)
+        for i in tf.range(tf.shape(chosen)[0]):
+            inputs = tf.gather(rows, tf.gather(ends, chosen[i])[:, None] + back)
+            with tf.GradientTape() as tape:
+                loss = loss_of(model(inputs, training=True)[:, 0] - tf.gather(target, chosen[i]))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            total += loss
+        return total / tf.cast(tf.shape(chosen)[0], tf.float32)
+
+    return steps
+
+
+def _repeatable(seed: int) -> None:
+    try:
+        # more than one thread gains a tenth here and would make the sums, so the bytes, depend on the number of cores
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # set in this process already
+        pass
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
