@@ -27,8 +27,8 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 def test_the_files_a_page_names_exist(page: Path) -> None:
     """`daemon/batch.py` in a page is a file of this checkout."""
     named = re.findall(rf"`({FOLDERS}/[\w./-]*\w)/?`", page.read_text())
-    allowed = {"docs/decisions"}  # made when the first decision is written down
-    assert [name for name in named if name not in allowed and not (ROOT / name).exists()] == []
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_architecture_page_says_the_rules_that_are_enforced() -> None:
