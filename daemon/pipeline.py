@@ -129,7 +129,7 @@ class Pipeline:
             rows = row[bridged & (missed > number)]
             forecast = self.series.arrays["forecast"][rows, 0]
             value = np.where(np.isnan(forecast), self.forecaster.table.arrays["last"][rows], forecast)
-            outlook = self.forecaster.step(rows, value, np.full(len(rows), np.nan))
+            outlook = self.forecaster.step(rows, value, bridging=True)
             self.series.arrays["forecast"][rows] = outlook.mean
 
 

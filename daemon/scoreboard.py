@@ -52,9 +52,10 @@ def gather(pipeline: Pipeline, now: float) -> Scoreboard:
     limits, series, table = pipeline.settings.limits, pipeline.series, pipeline.forecaster.table
     live = np.flatnonzero(now - series["seen"] <= limits.silent_s)
     shown = live[: limits.series_shown]
-    errors, coverage = table["errors"][shown], table["coverage"][shown]
-    errors[table["scored"][shown] == 0] = np.nan
-    coverage[table["covered"][shown] == 0] = np.nan
+    scores = pipeline.forecaster.scores
+    errors, coverage = scores["errors"][shown], scores["coverage"][shown]
+    errors[scores["scored"][shown] == 0] = np.nan
+    coverage[scores["covered"][shown, :, 0] == 0] = np.nan
     columns = {name: series[name][shown] for name in _PLAIN}
     columns |= {
         "value": table["last"][shown],
@@ -69,7 +70,7 @@ def gather(pipeline: Pipeline, now: float) -> Scoreboard:
         "coverage": coverage[..., 0],
         "width": coverage[..., 1],
         "winkler": coverage[..., 2],
-        "weight": pipeline.forecaster.weights(shown),
+        "weight": table["weights"][shown],
     }
     return Scoreboard(
         time=now,

@@ -44,66 +44,77 @@ def columns(horizon: int, experts: int) -> dict[str, Column]:
     }
 
 
-def forecast(state: Mapping[str, Array], experts: Array) -> tuple[Array, Array, Array]:
-    """Aggregate `experts`, shape (n, H, K), the first of which is naive and never NaN.
+def forecast(state: Mapping[str, Array], experts: Array, awake: Array) -> tuple[Array, Array, Array]:
+    """Aggregate `experts`, shape (n, H, K), finite, the first of which is naive; `awake`, same shape, is 0 for experts that sleep, else 1.
 
     Returns the blend (n, H), each expert's weight in it (n, H, K), summing to 1, and the two aggregations of level one (n, H, 2).
     """
-    awake = ~np.isnan(experts)
-    values = np.where(awake, experts, 0.0)
     first = _weights(state["regret"], state["regret_square"], state["regret_bound"], awake[:, :, None, :])
-    level_one = np.einsum("nhjk,nhk->nhj", first, values)
+    level_one = np.matmul(first, experts[:, :, :, None])[..., 0]
     second = _weights(state["second_regret"], state["second_square"], state["second_bound"], None)
-    weights = np.einsum("nhj,nhjk->nhk", second[:, :, 1:], first)
+    weights = np.matmul(second[:, :, None, 1:], first)[:, :, 0]
     weights[:, :, 0] += second[:, :, 0]
-    blend = second[:, :, 0] * experts[:, :, 0] + (second[:, :, 1:] * level_one).sum(-1)
+    blend = (second[:, :, 1:] * level_one).sum(-1)
+    blend += second[:, :, 0] * experts[:, :, 0]
     return blend, weights, level_one
 
 
-def update(state: Mapping[str, Array], y: Array, experts: Array, blend: Array, level_one: Array) -> None:
-    """Learn from the target `y`, shape (n,), of forecasts made earlier; rows and steps whose blend is NaN made none and stay as they are."""
-    target = y[:, None]
-    made = ~np.isnan(blend)
-    naive = experts[:, :, 0]
-    square = np.where(made, np.square(target - naive), 0.0)
+def update(state: Mapping[str, Array], error: Array, made: Array) -> None:
+    """Learn from `error`, y_pred - y, shape (n, H, 1 + K + 2): of the blend, the experts and level one, finite.
+
+    `made`, shape (n, H, 1 + K), is 1 where the blend and each expert had made a forecast for this moment, else 0.
+    """
+    experts = made.shape[2] - 1
+    any_made = made[:, :, 0]
+    naive = error[:, :, 1]
     scale = state["blend_scale"]
+    square = naive * naive
     np.minimum(square, SPIKE * scale, out=square, where=scale > 0.0)
-    scale += np.where(made, np.where(scale > 0.0, SCALE_RATE, 1.0), 0.0) * (square - scale)
+    square -= scale
+    # the first difference is the scale
+    square *= np.maximum(scale == 0.0, SCALE_RATE) * any_made
+    scale += square
     s = np.sqrt(scale)
-    s[s == 0.0] = 1.0
-    unit = np.where(made, 1.0 / s, 0.0)
-    loss = 2.0 * np.clip((level_one - target[:, :, None]) * unit[:, :, None], -HUBER, HUBER)
-    regret = loss[..., None] * (level_one[..., None] - experts[:, :, None, :]) * unit[..., None, None]
-    regret = np.minimum(np.maximum(np.where(np.isnan(regret), 0.0, regret), -CLIPS), CLIPS)
+    s += s == 0.0
+    z = error * (any_made / s)[:, :, None]
+    outer = z[:, :, 1 + experts :]
+    regret = outer[:, :, :, None] - z[:, :, None, 1 : 1 + experts]
+    regret *= _slope(outer)[:, :, :, None]
+    regret *= made[:, :, None, 1:]
+    np.minimum(np.maximum(regret, -CLIPS, out=regret), CLIPS, out=regret)
     _learn(state["regret"], state["regret_square"], state["regret_bound"], regret, DISCOUNTS)
-    loss = 2.0 * np.clip((blend - target) * unit, -HUBER, HUBER)
-    choices = np.concatenate([naive[:, :, None], level_one], axis=2)
-    regret = loss[..., None] * (blend[..., None] - choices) * unit[..., None]
-    _learn(state["second_regret"], state["second_square"], state["second_bound"], np.where(np.isnan(regret), 0.0, regret), DISCOUNT_SECOND)
+    blend = z[:, :, :1]
+    regret = blend - z[:, :, (1, -2, -1)]
+    regret *= _slope(blend)
+    _learn(state["second_regret"], state["second_square"], state["second_bound"], regret, DISCOUNT_SECOND)
+
+
+def _slope(z: Array) -> Array:
+    """The derivative of the Huber loss at z, in units of s."""
+    return np.minimum(np.maximum(2.0 * z, -2.0 * HUBER), 2.0 * HUBER)
 
 
 def _weights(regret: Array, square: Array, bound: Array, awake: Array | None) -> Array:
     energy = bound + square
-    energy[energy == 0.0] = 1.0
+    energy += energy == 0.0
     weights = np.maximum(regret, 0.0)
     weights /= energy
     if awake is not None:
         weights *= awake
-    total = weights.sum(-1, keepdims=True)
-    undecided = total == 0.0
-    if undecided.any():
-        equal = np.broadcast_to(True if awake is None else awake, weights.shape)
-        weights = np.where(undecided, equal, weights)
-        total = weights.sum(-1, keepdims=True)
+    total = np.add.reduce(weights, axis=-1, keepdims=True)
+    if not total.all():
+        undecided = total == 0.0
+        weights += undecided if awake is None else undecided * awake
+        total = np.add.reduce(weights, axis=-1, keepdims=True)
     weights /= total
     return weights
 
 
 def _learn(regret: Array, square: Array, bound: Array, r: Array, discount: Array | float) -> None:
-    r2 = r * r
     regret *= discount
     regret += r
+    r *= r
     square *= discount
-    square += r2
+    square += r
     bound *= discount
-    np.maximum(bound, r2.max(-1, keepdims=True), out=bound)
+    np.maximum(bound, np.maximum.reduce(r, axis=-1, keepdims=True), out=bound)

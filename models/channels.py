@@ -21,6 +21,7 @@ from .weights import CHANNELS
 
 NAMES = CHANNELS
 LEVEL_CLIP = 4.0
+_ORDERS = (("ar10", 10), ("ar", lattice.ORDER))
 
 COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar10": Column(), "ar": Column()}
 
@@ -41,19 +42,19 @@ def update(state: dict[str, Array], x: Array) -> Moment:
     """
     scale = scaling.update(state, x)
     s = scale.s
-    second = state["count"] <= 2
-    if second.any():
-        _start(state, second, x, s)
+    if int(state["count"].min()) <= 2:
+        _start(state, state["count"] <= 2, x, s)
     lattice.update(state, scale.tame - state["origin"])
     channels = np.empty((len(x), 4))
     channels[:, 0] = scale.difference
     np.subtract(x, state["ar"], out=channels[:, 3])
-    for name, order in (("ar10", 10), ("ar", lattice.ORDER)):
+    for name, order in _ORDERS:
         state[name][...] = scaling.within_range(state, state["origin"] - state["prediction"][:, order - 1])
     np.subtract(state["ar"], x, out=channels[:, 2])
     channels /= s[:, None]
     np.arcsinh(channels, out=channels)
-    channels[:, 1] = np.minimum(np.maximum((x - state["m"]) / scale.sd, -LEVEL_CLIP), LEVEL_CLIP)
+    level = (x - state["m"]) / scale.sd
+    np.minimum(np.maximum(level, -LEVEL_CLIP, out=level), LEVEL_CLIP, out=channels[:, 1])
     return Moment(x, s, scale.sd, channels.astype(np.float32))
 
 

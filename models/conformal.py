@@ -29,6 +29,8 @@ MAXIMUM_FORGETTING = 0.999
 MAXIMUM_SHARE = 1.5
 
 _RATES = np.array([rate(h) for h in HALF_LIVES])
+#: After so many residuals no mean is a plain one any more.
+PLAIN_MEAN = int(1.0 / _RATES[-1]) + 1
 
 
 def columns(horizon: int, levels: int) -> dict[str, Column]:
@@ -51,8 +53,8 @@ def half_widths(state: Mapping[str, Array], s: Array) -> Array:
     """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a wider level may
     for a while have the smaller width, so sort them before publishing. `s`, shape (n,), stands in for σ before the first residual."""
     width = np.exp(state["log_width"])
-    new = state["residuals"] == 0
-    if new.any():
+    if not state["residuals"].all():
+        new = state["residuals"] == 0
         size = np.where(new, s[:, None], sigma(state))
         limit = np.where(new, np.inf, state["residual_max"])
     else:
@@ -61,20 +63,32 @@ def half_widths(state: Mapping[str, Array], s: Array) -> Array:
     return np.minimum(width, MAXIMUM_SHARE * limit[:, :, None], out=width)
 
 
-def update(state: Mapping[str, Array], error: Array, width: Array, miss_rates: Array) -> None:
-    """Learn from `error`, shape (n, H), y_pred - y, NaN where no forecast was due; `width`, shape (n, H, L), is the half-widths published
-    with it (NaN: none), `miss_rates`, shape (L,), one minus each level."""
-    size = np.abs(error)
-    due = ~np.isnan(size)
-    size = np.where(due, size, 0.0)
+def update(state: Mapping[str, Array], size: Array, width: Array, made: Array, miss_rates: Array) -> None:
+    """Learn from `size`, |y_pred - y|, shape (n, H), finite, of forecasts whose half-widths were `width`, shape (n, H, L).
+
+    `made`, shape (n, H), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
+    """
     count, means, largest, log_width = (state[k] for k in ("residuals", "residual_means", "residual_max", "log_width"))
-    missed = size[:, :, None] > width
-    step = np.where(due[:, :, None] & ~np.isnan(width), STEP * (missed - miss_rates), 0.0)
+    step = (size[:, :, None] > width) - miss_rates
+    step *= (STEP * made)[:, :, None]
     log_width += step
     np.minimum(np.maximum(log_width, -BOUND, out=log_width), BOUND, out=log_width)
-    count += due
-    cap = np.where(count > 1, SPIKE * (means[:, :, 0] + means[:, :, 1]) * 0.5 + means[:, :, 2], np.inf)
-    entering = np.repeat(size[:, :, None], 3, axis=2)
+    cap = means[:, :, 0] + means[:, :, 1]
+    cap *= SPIKE * 0.5
+    cap += means[:, :, 2]
+    youngest = int(count.min())
+    if youngest == 0:
+        cap[count == 0] = np.inf
+    count += made.astype(np.int64)
+    entering = np.empty_like(means)
+    entering[:, :, 2] = size
     entering[:, :, :2] = np.minimum(size, cap)[:, :, None]
-    means += np.where(due[:, :, None], np.maximum(_RATES, 1.0 / np.maximum(count, 1)[:, :, None]), 0.0) * (entering - means)
-    np.maximum(np.where(due, MAXIMUM_FORGETTING, 1.0) * largest, size, out=largest)
+    entering -= means
+    if youngest > PLAIN_MEAN:
+        entering *= _RATES
+    else:
+        entering *= np.maximum(_RATES, 1.0 / np.maximum(count, 1)[:, :, None])
+    entering *= made[:, :, None]
+    means += entering
+    largest *= 1.0 - (1.0 - MAXIMUM_FORGETTING) * made
+    np.maximum(largest, size * made, out=largest)

@@ -20,8 +20,10 @@ CHUNK = 1250
 
 
 class Outlook(NamedTuple):
-    """The forecasts of n rows: `mean` (n, H), `lower` and `upper` (n, H, L), `experts` and `weights` (n, H, K); NaN while warming. `p` (n,) is
-    the chance of a residual as large as that of the sample just taken in, NaN where none was due."""
+    """The forecasts of n rows: `mean` (n, H), `lower` and `upper` (n, H, L), `experts` and `weights` (n, H, K); NaN while warming.
+
+    `p` (n,) is the chance of a residual as large as that of the sample just taken in, NaN where none was due.
+    """
 
     mean: Array
     lower: Array
@@ -32,7 +34,7 @@ class Outlook(NamedTuple):
 
 
 class Forecaster:
-    """Experts, blend and intervals over one table. It alone writes to the table."""
+    """Experts, blend and intervals over one table, scores in another. It alone writes to them."""
 
     def __init__(
         self, experts: Sequence[Expert], warmup: int, horizon: int, levels: Sequence[float], alarm_rate: float
@@ -40,21 +42,26 @@ class Forecaster:
         self.experts = tuple(experts)
         self.warmup = warmup
         self.horizon = horizon
-        self.levels = tuple(levels)
         self.alarm_rate = alarm_rate
         self.miss_rates = 1.0 - np.array(levels)
-        self.table = Table(self._columns())
+        #: the place of each level among all of them, narrowest first
+        self._ranks = np.argsort(np.argsort(levels))
+        self.table = Table(self._columns(len(levels)))
+        self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
+        self._unscored: list[tuple[Rows, Array, Array, Array]] = []
 
-    def _columns(self) -> dict[str, Column]:
-        steps, kinds, levels = self.horizon, len(self.experts), len(self.levels)
-        columns = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64), **channels.COLUMNS, **anomaly.COLUMNS}
+    def _columns(self, levels: int) -> dict[str, Column]:
+        steps, kinds = self.horizon, len(self.experts)
+        columns = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64)}
+        columns |= channels.COLUMNS | anomaly.COLUMNS
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
-        columns |= score.columns(steps, 1 + kinds, levels)
-        # What waits for its target: by number of its sample modulo H and step ahead. Values are blend, experts, level one of the blend.
-        columns["due"] = Column((steps, steps, 1 + kinds + 2), np.nan)
-        columns["due_widths"] = Column((steps, steps, levels), np.nan)
+        # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend, the experts
+        # and level one of the blend; `due_made` is 0 where there was none, and the value then means nothing.
+        columns["due"] = Column((steps, steps, 1 + kinds + 2))
+        columns["due_made"] = Column((steps, steps, 1 + kinds))
+        columns["due_widths"] = Column((steps, steps, levels))
         columns["weights"] = Column((steps, kinds), np.nan)
         # Samples bridged since the last real one: the forecasts reach that much further than they say.
         columns["bridged"] = Column()
@@ -62,37 +69,53 @@ class Forecaster:
 
     def append(self, count: int) -> slice:
         """Rows for `count` new series."""
+        self.score()
         rows = self.table.append(count)
         self.table.arrays["row"][rows] = np.arange(rows.start, rows.stop)
+        self.scores.append(count)
         return rows
 
     def restart(self, rows: Rows) -> None:
         """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was learnt stays."""
-        for name, value in (("fresh", 0), ("bridged", 0), ("due", np.nan), ("due_widths", np.nan)):
-            self.table.arrays[name][rows] = value
+        for name in ("fresh", "bridged", "due_made"):
+            self.table.arrays[name][rows] = 0
 
-    def step(self, rows: Rows, x: Array, target: Array | None = None) -> Outlook:
+    def step(self, rows: Rows, x: Array, bridging: bool = False) -> Outlook:
         """Take in one sample a row. `x`, shape (n,), float64, finite; no row twice.
 
-        `target` is what the due forecasts are scored against: `x` itself if left out, NaN where `x` only bridges a gap.
+        With `bridging`, `x` stands in for samples that never came: it moves the windows on, but nothing is scored against it, and blend and
+        intervals learn nothing from it.
         """
-        target = x if target is None else target
+        self.score()
         n = len(x)
         if n <= CHUNK:
-            return self._chunk(rows, x, target)
+            return self._chunk(rows, x, bridging)
         start = rows.start if isinstance(rows, slice) else 0
         parts = []
         for a in range(0, n, CHUNK):
             b = min(a + CHUNK, n)
             part = slice(start + a, start + b) if isinstance(rows, slice) else rows[a:b]
-            parts.append(self._chunk(part, x[a:b], target[a:b]))
+            parts.append(self._chunk(part, x[a:b], bridging))
         return Outlook(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def _chunk(self, rows: Rows, x: Array, target: Array) -> Outlook:
+    def score(self) -> None:
+        """Score the forecasts settled by the last step. `step` does so first, and whoever reads scores must: calling it once the forecasts are
+        out only moves the work to where nobody waits for it."""
+        for rows, error, widths, made in self._unscored:
+            state = self.scores.take(rows)
+            score.update(state, error, widths, made, self.miss_rates)
+            self.scores.put(rows, state)
+        self._unscored.clear()
+
+    def _chunk(self, rows: Rows, x: Array, bridging: bool) -> Outlook:
         state = self.table.take(rows)
-        p = self._settle(state, target)
+        if bridging:
+            p = np.full(len(x), np.nan)
+            state["bridged"] += 1.0
+        else:
+            p = self._settle(rows, state, x)
+            state["bridged"][...] = 0.0
         moment = channels.update(state, x)
-        state["bridged"][...] = np.where(np.isnan(target), state["bridged"] + 1.0, 0.0)
         state["fresh"] += 1
         for expert in self.experts:
             expert.update(state, moment)
@@ -100,56 +123,60 @@ class Forecaster:
         self.table.put(rows, state)
         return outlook
 
-    def weights(self, rows: Rows) -> Array:
-        """Each expert's weight in the blend as it stands, shape (n, H, K); NaN while warming."""
-        return self.table["weights"][rows]
-
-    def _settle(self, state: dict[str, Array], y: Array) -> Array:
-        due, widths = self._due(state)
-        kinds = len(self.experts)
-        errors = due[:, :, : 1 + kinds] - y[:, None, None]
-        error = errors[:, :, 0]
-        size = conformal.sigma(state)[:, 0]
-        z = np.abs(error[:, 0]) / np.where(size > 0.0, size, np.nan)
-        p = anomaly.update(state, z, self.alarm_rate)
-        score.update(state, errors)
-        # published widths are in order of their levels, whichever of them learnt what
-        score.update_intervals(state, error, np.sort(widths, axis=2)[:, :, self._rank()], self.miss_rates)
-        conformal.update(state, error, widths, self.miss_rates)
-        blend.update(state, y, due[:, :, 1 : 1 + kinds], due[:, :, 0], due[:, :, 1 + kinds :])
+    def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> Array:
+        due, made, widths = self._due(state)
+        error = due - y[:, None, None]
+        size, blend_made = np.abs(error[:, :, 0]), made[:, :, 0]
+        sigma = conformal.sigma(state)[:, 0] * blend_made[:, 0]
+        sigma[sigma == 0.0] = np.nan
+        p = anomaly.update(state, size[:, 0] / sigma, self.alarm_rate)
+        conformal.update(state, size, widths, blend_made, self.miss_rates)
+        blend.update(state, error, made)
+        # copies: `due` and the rest are overwritten by the next forecasts
+        self._unscored.append((rows, error[:, :, : made.shape[2]], self._in_order(widths), made.copy()))
         return p
 
-    def _rank(self) -> Array:
-        """The place of each level among all of them, narrowest first."""
-        return np.argsort(np.argsort(self.levels))
-
-    def _due(self, state: dict[str, Array]) -> tuple[Array, Array]:
-        """What was forecast for the sample now arriving, by step ahead: values (n, H, 1 + K + 2) and half-widths (n, H, L)."""
+    def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array]:
+        """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H, ...)."""
+        waiting = state["due"], state["due_made"], state["due_widths"]
         if self.horizon == 1:
-            return state["due"][:, 0], state["due_widths"][:, 0]
-        steps = np.arange(1, self.horizon + 1)
-        origin = (state["count"][:, None] + 1 - steps) % self.horizon
-        rows = np.arange(len(origin))[:, None]
-        return state["due"][rows, origin, steps - 1], state["due_widths"][rows, origin, steps - 1]
+            return waiting[0][:, 0], waiting[1][:, 0], waiting[2][:, 0]
+        ahead = np.arange(1, self.horizon + 1)
+        origin = (state["count"][:, None] + 1 - ahead) % self.horizon
+        at = (np.arange(len(origin))[:, None], origin, ahead - 1)
+        return waiting[0][at], waiting[1][at], waiting[2][at]
 
     def _forecast(self, state: dict[str, Array], moment: channels.Moment, p: Array) -> Outlook:
         steps, kinds = self.horizon, len(self.experts)
         n = len(moment.x)
-        experts = np.empty((n, steps, kinds))
+        due = np.empty((n, steps, 1 + kinds + 2))
+        experts = due[:, :, 1 : 1 + kinds]
         for k, expert in enumerate(self.experts):
             experts[:, :, k] = expert.forecast(state, moment, steps)
-        mean, weights, level_one = blend.forecast(state, experts)
+        said = experts.copy()
+        made = np.ones((n, steps, 1 + kinds))
+        asleep = ~np.isfinite(said)
+        if asleep.any():
+            experts[asleep] = 0.0
+            said[asleep] = np.nan
+            made[:, :, 1:] -= asleep
+        due[:, :, 0], weights, due[:, :, 1 + kinds :] = blend.forecast(state, experts, made[:, :, 1:])
+        mean = due[:, :, 0].copy()
         widths = conformal.half_widths(state, moment.s)
-        widths *= np.sqrt(1.0 + state["bridged"])[:, None, None]
-        warming = state["fresh"] < self.warmup
-        if warming.any():
-            mean[warming] = widths[warming] = experts[warming] = weights[warming] = level_one[warming] = np.nan
+        if state["bridged"].any():
+            widths *= np.sqrt(1.0 + state["bridged"])[:, None, None]
+        if int(state["fresh"].min()) < self.warmup:
+            warming = state["fresh"] < self.warmup
+            mean[warming] = said[warming] = weights[warming] = np.nan
+            made[warming] = 0.0
+        at = (slice(None), 0) if steps == 1 else (np.arange(n), state["count"] % steps)
+        for name, value in (("due", due), ("due_made", made), ("due_widths", widths)):
+            state[name][at] = value
         state["weights"][...] = weights
-        due = np.concatenate([mean[:, :, None], experts, level_one], axis=2)
-        if steps == 1:
-            state["due"][:, 0], state["due_widths"][:, 0] = due, widths
-        else:
-            rows, place = np.arange(n), state["count"] % steps
-            state["due"][rows, place], state["due_widths"][rows, place] = due, widths
-        published = np.sort(widths, axis=2)[:, :, self._rank()]
-        return Outlook(mean, mean[:, :, None] - published, mean[:, :, None] + published, experts, weights, p)
+        published = self._in_order(widths)
+        centre = mean[:, :, None]
+        return Outlook(mean, centre - published, centre + published, said, weights, p)
+
+    def _in_order(self, widths: Array) -> Array:
+        """Half-widths as published: of several levels the wider has the larger, whichever of them learnt what."""
+        return np.sort(widths, axis=2)[:, :, self._ranks]

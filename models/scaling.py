@@ -39,6 +39,10 @@ DIFFERENCE_RATE = rate(DIFFERENCE_HALF_LIFE)
 LEVEL_RATE = rate(LEVEL_HALF_LIFE)
 
 
+#: After so many samples no mean is a plain one any more.
+PLAIN_MEAN = int(1.0 / LEVEL_RATE) + 1
+
+
 class Scale(NamedTuple):
     """What is known of each row after its newest sample; all of shape (n,), float64.
 
@@ -55,25 +59,37 @@ class Scale(NamedTuple):
 def update(state: dict[str, Array], x: Array) -> Scale:
     """Take in one sample a row. `x`, shape (n,), float64, finite. The variance is West's weighted one (CACM 22(9), 1979)."""
     count, s2, m, v = state["count"], state["s2"], state["m"], state["v"]
-    new = count == 0
-    if new.any():
+    youngest = int(count.min())
+    if youngest == 0:
+        new = count == 0
         for name in ("origin", "last", "m", "low", "high"):
             state[name][new] = x[new]
     count += 1
     difference = x - state["last"]
     state["last"][...] = x
     square = difference * difference
+    # nothing is capped before the first difference; after it s2 is zero only where nothing has moved
     np.minimum(square, SPIKE * SPIKE * s2, out=square, where=s2 > 0.0)
-    # a new row has no difference: the k-th sample is the (k - 1)-th to be averaged
-    s2 += np.maximum(DIFFERENCE_RATE, 1.0 / np.maximum(count - 1, 1)) * (square - s2)
+    square -= s2
+    weight: Array | float = LEVEL_RATE
+    if youngest > PLAIN_MEAN:
+        square *= DIFFERENCE_RATE
+    else:
+        # a new row has no difference: its k-th sample is the (k - 1)-th to be averaged
+        square *= np.maximum(DIFFERENCE_RATE, 1.0 / np.maximum(count - 1, 1))
+        weight = np.maximum(LEVEL_RATE, 1.0 / count)
+    s2 += square
     tame = _envelope(state, x)
-    weight = np.maximum(LEVEL_RATE, 1.0 / count)
     deviation = tame - m
-    m += weight * deviation
-    v += weight * ((1.0 - weight) * deviation * deviation - v)
+    moved = deviation * weight
+    m += moved
+    deviation -= moved
+    deviation *= moved
+    v *= 1.0 - weight
+    v += deviation
     s, sd = np.sqrt(s2), np.sqrt(v)
-    s[s == 0.0] = 1.0
-    sd[sd == 0.0] = 1.0
+    s += s == 0.0
+    sd += sd == 0.0
     return Scale(difference, tame, s, sd)
 
 
@@ -83,10 +99,8 @@ def _envelope(state: dict[str, Array], x: Array) -> Array:
     width = high - low
     width[width == 0.0] = np.inf
     tame = np.minimum(np.maximum(x, low - width), high + width)
-    low += LEVEL_RATE * (m - low)
-    high += LEVEL_RATE * (m - high)
-    np.minimum(low, tame, out=low)
-    np.maximum(high, tame, out=high)
+    np.minimum(low + LEVEL_RATE * (m - low), tame, out=low)
+    np.maximum(high + LEVEL_RATE * (m - high), tame, out=high)
     return tame
 
 

@@ -23,45 +23,38 @@ def columns(horizon: int, sources: int, levels: int) -> dict[str, Column]:
         "scored": Column((horizon, sources), dtype=np.int64),
         #: means of |e|, e² and e
         "errors": Column((horizon, sources, 3)),
-        "covered": Column((horizon,), dtype=np.int64),
+        "covered": Column((horizon, 1), dtype=np.int64),
         #: means of covered, width and interval score
         "coverage": Column((horizon, levels, 3)),
     }
 
 
-def update(state: Mapping[str, Array], error: Array) -> None:
-    """Score `error`, shape (n, H, S), y_pred - y; NaN where no forecast was due."""
-    due = ~np.isnan(error)
-    scored = state["scored"]
-    scored += due
-    error = np.where(due, error, 0.0)
+def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, miss_rates: Array) -> None:
+    """Score `error`, y_pred - y, shape (n, H, S), finite, and the published half-widths around the blend, `width`, shape (n, H, L).
+
+    `made`, shape (n, H, S), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level. The interval score of level
+    1 - a is its width plus 2/a times the distance by which it was missed (Gneiting & Raftery 2007, eq. 43).
+    """
+    size = np.abs(error)
     terms = np.empty((*error.shape, 3))
-    np.abs(error, out=terms[..., 0])
+    terms[..., 0] = size
     np.multiply(error, error, out=terms[..., 1])
     terms[..., 2] = error
-    terms -= state["errors"]
-    terms *= np.where(due, np.maximum(RATE, 1.0 / np.maximum(scored, 1)), 0.0)[..., None]
-    state["errors"] += terms
-
-
-def update_intervals(state: Mapping[str, Array], error: Array, width: Array, miss_rates: Array) -> None:
-    """Score the intervals: `error`, shape (n, H), and half-widths as published, shape (n, H, L), NaN where none was due.
-
-    The interval score of level 1 - a is its width plus 2/a times the distance by which it was missed (Gneiting & Raftery 2007, eq. 43).
-    """
-    size = np.abs(error)[:, :, None]
-    due = ~np.isnan(size[:, :, 0]) & ~np.isnan(width[:, :, 0])
-    size = np.where(due[:, :, None], size, 0.0)
-    width = np.where(due[:, :, None], width, 0.0)
-    covered = state["covered"]
-    covered += due
+    _average(state["errors"], state["scored"], terms, made)
+    size = size[:, :, :1]
     terms = np.empty((*width.shape, 3))
     np.less_equal(size, width, out=terms[..., 0])
     np.multiply(width, 2.0, out=terms[..., 1])
     terms[..., 2] = terms[..., 1] + np.maximum(size - width, 0.0) * (2.0 / miss_rates)
-    terms -= state["coverage"]
-    terms *= np.where(due, np.maximum(RATE, 1.0 / np.maximum(covered, 1)), 0.0)[..., None, None]
-    state["coverage"] += terms
+    _average(state["coverage"], state["covered"], terms, made[:, :, :1])
+
+
+def _average(means: Array, count: Array, terms: Array, made: Array) -> None:
+    """Move `means`, shape (n, H, j, 3), towards `terms`; `count` and `made` have shape (n, H, j)."""
+    count += made.astype(np.int64)
+    terms -= means
+    terms *= (np.maximum(RATE, 1.0 / np.maximum(count, 1)) * made)[..., None]
+    means += terms
 
 
 def skill(errors: Array, naive: int = 1) -> Array:

@@ -16,6 +16,10 @@ Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
 
 
+#: Slices whose views are kept, about 10 KB each.
+VIEWS_MAX = 1024
+
+
 class Column(NamedTuple):
     """What a row holds under one name: an array of `shape` (scalar if empty), filled with `initial` in a new row."""
 
@@ -32,6 +36,7 @@ class Table:
         self.capacity = capacity
         self.length = 0
         self.arrays: dict[str, Array] = {name: _filled(column, capacity) for name, column in self.columns.items()}
+        self._views: dict[tuple[int, int], dict[str, Array]] = {}
 
     def __getitem__(self, name: str) -> Array:
         """The column `name` of the rows in use, shape (length, ...): a view."""
@@ -41,6 +46,7 @@ class Table:
         """Add `count` new rows and say which they are."""
         start, self.length = self.length, self.length + count
         while self.capacity < self.length:
+            self._views.clear()
             for name, column in self.columns.items():
                 self.arrays[name] = np.concatenate([self.arrays[name], _filled(column, self.capacity)])
             self.capacity *= 2
@@ -54,7 +60,16 @@ class Table:
 
     def take(self, rows: Rows) -> dict[str, Array]:
         """The columns of `rows`: views for a slice, copies for an index array (give those back with `put`)."""
-        return {name: array[rows] for name, array in self.arrays.items()}
+        if not isinstance(rows, slice):
+            return {name: array[rows] for name, array in self.arrays.items()}
+        # making the views of one row costs as much as a good part of a step
+        views = self._views.get((rows.start, rows.stop))
+        if views is None:
+            if len(self._views) >= VIEWS_MAX:
+                self._views.clear()
+            views = {name: array[rows] for name, array in self.arrays.items()}
+            self._views[rows.start, rows.stop] = views
+        return views
 
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:
         """Store what `take(rows)` gave and the step has changed. Nothing to do for a slice: those were views."""
