@@ -27,7 +27,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 @cache
 def network_of_its_own() -> tuple[str, ...]:
-    """What gives a command a network of its own, in which the usual ports are free; nothing where that is not allowed."""
+    """What gives a command a network of its own, where the usual ports are free; nothing where that is forbidden."""
     for unshare in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
         prefix = (*unshare, sys.executable, "-c", LOOPBACK)
         if subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
