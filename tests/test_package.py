@@ -60,7 +60,8 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path) -> None
 def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     """Unpacked anywhere it answers with its version."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    program = "import sys; sys.path.insert(0, '.'); from forecastd.daemon import cli as c; print(c.__file__); c.main(['--version'])"
+    program = "import sys; sys.path.insert(0, '.'); from forecastd.daemon import cli as c"
+    program += "; print(c.__file__); c.main(['--version'])"
     result = subprocess.run([sys.executable, "-Ic", program], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert result.returncode == 0, result.stderr
     version = re.search(r'__version__ = "(.*)"', (ROOT / "__init__.py").read_text())
