@@ -33,24 +33,31 @@ class Admission:
 
         Known series keep their row, new ones get the next. Lateness is for the caller to see: it depends on the samples before.
         """
-        self.refused.update(batch.refused)
+        if batch.refused:
+            self.refused.update(batch.refused)
         row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
         replies = self._sequence(batch, row)
-        with np.errstate(invalid="ignore"):
-            finite = np.abs(batch.value) <= VALUE_MAX
-            future = batch.time > now + self.limits.future_s
-            wrong_time = np.isinf(batch.time) | (batch.time < 0.0)
-        taken = row > -2
-        for reason, bad in (("nonfinite", ~finite | wrong_time), ("future", future)):
-            self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
-            taken &= ~bad
+        time, limit = batch.time, now + self.limits.future_s
+        sound = np.abs(batch.value) <= VALUE_MAX
+        # no comparison holds for a time that was not given
+        odd = (time > limit) | (time < 0.0)
+        if odd.any() or not sound.all():
+            taken = row > -2
+            for reason, bad in (("nonfinite", ~sound | np.isinf(time)), ("future", odd & (time > 0)), ("nonfinite", odd)):
+                self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
+                taken &= ~bad
+        if int(row.min(initial=0)) < 0:
+            self._enter_all(batch, row, replies)
+        return row, replies
+
+    def _enter_all(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply]) -> None:
+        """Give new series their rows."""
         for place in np.flatnonzero(row == -1).tolist():
             row[place] = self._enter(batch.series[place])
             if row[place] < 0:
                 reason = "too_many_series" if _is_name(batch.series[place], self.limits.name_bytes) else "name"
                 self.refuse(batch, row, replies, np.array([place]), reason)
         row[row < 0] = -1
-        return row, replies
 
     def refuse(
         self, batch: Batch, row: NDArray[np.intp], replies: list[Reply], places: NDArray[np.intp], reason: str

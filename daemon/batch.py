@@ -100,11 +100,15 @@ class Forecasts:
 
 @dataclass(slots=True)
 class Effects:
-    """What a step asks the engine to do: publish these forecasts, send these replies, tell these events."""
+    """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
+
+    `recorded` is what the RNN said, in the order in which the step asked it: the journal keeps it for replays.
+    """
 
     forecasts: list[Forecasts] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    recorded: list[Floats] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Forecasts]:
         return iter(self.forecasts)

@@ -23,35 +23,45 @@ SPREAD_MAX = 1.0
 COLUMNS = {
     "time": Column(initial=np.nan),
     "timed": Column(dtype=np.bool_),
-    "log_step": Column(initial=np.nan),
+    "log_step": Column(),
     "spread": Column(initial=1.0),
     "steps": Column(dtype=np.int64),
 }
 
 
-def missed(state: Mapping[str, Array], time: Array) -> Array:
-    """Whole steps missed before samples at `time`, shape (n,), int64; 0 where the series is not regular or has told no times."""
+def missed(state: Mapping[str, Array], time: Array, timed: Array) -> Array:
+    """Whole steps missed before samples at `time`, shape (n,), int64; 0 where `timed` says that the producer gave no time, now or before,
+    and where the series is not regular."""
+    regular = state["spread"] < REGULAR
+    regular &= timed
+    regular &= state["timed"]
+    if not regular.any():
+        return np.zeros(len(time), np.int64)
+    regular &= state["steps"] >= 8
     with np.errstate(invalid="ignore", over="ignore"):
-        steps = np.rint((time - state["time"]) / np.exp(state["log_step"]))
-    known = state["timed"] & (state["steps"] >= 8) & (state["spread"] < REGULAR) & (steps > 1.0)
-    return np.where(known, np.minimum(steps - 1.0, 2.0**31), 0.0).astype(np.int64)
+        steps = np.rint((time - state["time"]) / np.exp(state["log_step"])) - 1.0
+    return np.where(regular & (steps > 0.0), np.minimum(steps, 2.0**31), 0.0).astype(np.int64)
 
 
 def update(state: Mapping[str, Array], time: Array, timed: Array) -> None:
     """Take in the times of samples, shape (n,), later than those before; `timed` says whether the producer gave them."""
-    difference = time - state["time"]
-    usable = difference > 0.0
-    log = np.log(difference, out=np.zeros_like(difference), where=usable)
-    step, count = state["log_step"], state["steps"]
-    first = usable & np.isnan(step)
-    step[first] = log[first]
-    offset = np.where(usable, log - step, 0.0)
+    step, count, spread = state["log_step"], state["steps"], state["spread"]
+    # an unknown time before and a clock set back both count as no difference
+    usable = time > state["time"]
+    log = np.log(np.subtract(time, state["time"], out=np.ones(len(time)), where=usable))
+    if int(count.min()) == 0:
+        first = usable & (count == 0)
+        step[first] = log[first]
+    log -= step
+    log *= usable
     # a step found early may be wrong by any factor: move towards it fast at first, then only a little a sample
-    reach = np.maximum(MOVE, MOVE_FIRST / np.maximum(count, 1))
-    step += np.minimum(np.maximum(offset, -reach), reach)
-    state["spread"] += np.where(usable, np.maximum(SPREAD_RATE, 1.0 / (count + 1.0)), 0.0) * (
-        np.minimum(np.abs(offset), SPREAD_MAX) - state["spread"]
-    )
+    reach = np.maximum(MOVE_FIRST / (count + 1.0), MOVE)
+    step += np.minimum(np.maximum(log, -reach), reach)
+    np.abs(log, out=log)
+    np.minimum(log, SPREAD_MAX, out=log)
+    log -= spread
+    log *= np.maximum(SPREAD_RATE, 1.0 / (count + 1.0)) * usable
+    spread += log
     count += usable
     state["time"][...] = time
     state["timed"][...] = timed
@@ -59,4 +69,7 @@ def update(state: Mapping[str, Array], time: Array, timed: Array) -> None:
 
 def step(state: Mapping[str, Array]) -> Array:
     """Seconds between samples, shape (n,); NaN before the second sample."""
-    return np.exp(state["log_step"])
+    seconds = np.exp(state["log_step"])
+    if not state["steps"].all():
+        seconds[state["steps"] == 0] = np.nan
+    return seconds

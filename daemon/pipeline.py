@@ -6,7 +6,7 @@ admit → settle → window → experts → blend → interval → publish. No s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ..models.table import Column, Rows, Table
 from ..models.weights import Weights
 from . import cadence
 from .admission import Admission
-from .batch import Batch, Effects, Forecasts, Reply
+from .batch import Batch, Effects, Floats, Forecasts, Reply
 from .scoreboard import Scoreboard, gather
 from .settings import Settings
 
@@ -50,59 +50,70 @@ class Pipeline:
         """The row of each series."""
         return self.admission.rows
 
-    def step(self, batch: Batch, now: float) -> Effects:
-        """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in rounds, in order."""
+    def step(self, batch: Batch, now: float, recorded: Sequence[Floats] = ()) -> Effects:
+        """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in rounds, in order.
+
+        `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN does not run again.
+        """
         effects = Effects()
+        self.forecaster.recorded = effects.recorded
+        self.forecaster.replayed.extend(recorded)
         row, effects.replies = self.admission.rows_of(batch, now)
         new = len(self.names) - self.series.length
         if new:
             self.series.append(new)
             self.forecaster.append(new)
         for places in _rounds(row):
-            places = self._in_time(batch, row, places, now, effects.replies)
+            places = self._in_time(batch, row, places, effects.replies)
             if len(places):
                 effects.forecasts.append(self._round(batch, row[places], places, now))
         return effects
 
     def scoreboard(self, now: float) -> Scoreboard:
         """What the daemon knows of itself at the time `now`."""
+        self.score()
         return gather(self, now)
 
-    def _in_time(self, batch: Batch, row: Index, places: Index, now: float, replies: list[Reply]) -> Index:
+    def score(self) -> None:
+        """Bring the scores up to date; worth calling once the forecasts are out, since then nobody waits."""
+        self.forecaster.score()
+
+    def _in_time(self, batch: Batch, row: Index, places: Index, replies: list[Reply]) -> Index:
         """The places whose samples are later than the last of their series; the others are refused."""
-        time = batch.time[places]
-        if np.isnan(time).all():
+        rows, time = row[places], batch.time[places]
+        last = self.series.arrays["time"][rows]
+        # neither holds for a time that was not given
+        stale = time <= last
+        if not stale.any():
             return places
-        last = np.where(self.series.arrays["timed"][row[places]], self.series.arrays["time"][row[places]], -np.inf)
-        for reason, bad in (("duplicate", time == last), ("late", time < last)):
+        stale &= self.series.arrays["timed"][rows]
+        for reason, bad in (("duplicate", stale & (time == last)), ("late", stale & (time < last))):
             self.admission.refuse(batch, row, replies, places[bad], reason)
         return places[row[places] >= 0]
 
     def _round(self, batch: Batch, row: Index, places: Index, now: float) -> Forecasts:
         """One sample each of different series."""
         rows = _rows(row)
-        value, given = batch.value[places], batch.time[places]
-        timed = ~np.isnan(given)
-        time = np.where(timed, given, now)
+        value, time = batch.value[places], batch.time[places]
+        timed = ~np.isnan(time)
+        if not timed.all():
+            time[~timed] = now
         state = self.series.take(rows)
-        missed = np.where(timed, cadence.missed(state, time), 0)
+        missed = cadence.missed(state, time, timed)
         if missed.any():
             self._bridge(row, missed)
             state["gaps"] += missed > 0
         cadence.update(state, time, timed)
         outlook = self.forecaster.step(rows, value)
+        flag = outlook.p < self.settings.alarm_rate
         state["samples"] += 1
-        state["seen"][...] = now
-        state["score"][...] = outlook.p
-        state["flag"][...] = outlook.p < self.settings.alarm_rate
-        state["anomalies"] += state["flag"]
-        state["forecast"][...] = outlook.mean
-        state["lower"][...] = outlook.lower
-        state["upper"][...] = outlook.upper
+        state["anomalies"] += flag
+        for name, news in (("seen", now), ("score", outlook.p), ("flag", flag), ("forecast", outlook.mean), ("lower", outlook.lower), ("upper", outlook.upper)):
+            state[name][...] = news
         self.series.put(rows, state)
-        self.samples += len(row)
         ready = ~np.isnan(outlook.mean[:, 0])
-        self.forecasts += int(np.count_nonzero(ready))
+        self.samples += len(row)
+        self.forecasts += int(ready.sum())
         return Forecasts(
             row=row,
             series=[self.names[r] for r in row.tolist()],
@@ -117,7 +128,7 @@ class Pipeline:
             experts=outlook.experts,
             weights=outlook.weights,
             score=outlook.p,
-            flag=state["flag"].copy(),
+            flag=flag,
             model=np.full(len(row), self.version),
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models import score
+from . import cadence
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -59,7 +60,7 @@ def gather(pipeline: Pipeline, now: float) -> Scoreboard:
     columns = {name: series[name][shown] for name in _PLAIN}
     columns |= {
         "value": table["last"][shown],
-        "step": np.exp(series["log_step"][shown]),
+        "step": cadence.step({name: series[name][shown] for name in ("log_step", "steps")}),
         "season": np.where(table["season"][shown] > 0, table["season"][shown], np.nan) if "season" in table.columns else None,
         "ready": ~np.isnan(series["forecast"][shown, 0]),
         "model": np.full(len(shown), pipeline.version),

@@ -6,6 +6,7 @@ belongs to which row.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,6 +50,9 @@ class Forecaster:
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
         self._unscored: list[tuple[Rows, Array, Array, Array]] = []
+        #: what the RNN has said since this list was last cleared, shape (n, H) each, and what it is to say in a replay
+        self.recorded: list[Array] = []
+        self.replayed: deque[Array] = deque()
 
     def _columns(self, levels: int) -> dict[str, Column]:
         steps, kinds = self.horizon, len(self.experts)
@@ -152,7 +156,7 @@ class Forecaster:
         due = np.empty((n, steps, 1 + kinds + 2))
         experts = due[:, :, 1 : 1 + kinds]
         for k, expert in enumerate(self.experts):
-            experts[:, :, k] = expert.forecast(state, moment, steps)
+            experts[:, :, k] = self._ask(expert, state, moment)
         said = experts.copy()
         made = np.ones((n, steps, 1 + kinds))
         asleep = ~np.isfinite(said)
@@ -176,6 +180,14 @@ class Forecaster:
         published = self._in_order(widths)
         centre = mean[:, :, None]
         return Outlook(mean, centre - published, centre + published, said, weights, p)
+
+    def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
+        """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the same bits elsewhere."""
+        if expert.name != "rnn":
+            return expert.forecast(state, moment, self.horizon)
+        said = self.replayed.popleft() if self.replayed else expert.forecast(state, moment, self.horizon)
+        self.recorded.append(said)
+        return said
 
     def _in_order(self, widths: Array) -> Array:
         """Half-widths as published: of several levels the wider has the larger, whichever of them learnt what."""
