@@ -1,0 +1,309 @@
+"""A producer's connection: the thread that owns its socket, sends what the outbox has, and tells it what came back.
+
+A connection to a ROUTER is a socket. After a disconnect comes a new one, so that nothing meant for the old connection
+can arrive on the next before what has to come first: the oldest sample not acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import threading
+import time as clock
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from .outbox import Outbox
+
+#: The daemon's socket, or the producer's own, as it stands in an endpoint; and the socket that the producer opens for
+#: it.
+KINDS = {
+    "router": zmq.DEALER,
+    "dealer": zmq.DEALER,
+    "pull": zmq.PUSH,
+    "push": zmq.PUSH,
+    "sub": zmq.XPUB,
+    "pub": zmq.XPUB,
+}
+#: Between two attempts to connect, at first and at most, and how long one may take.
+RETRY_S, RETRY_S_MAX, CONNECT_S_MAX = 0.05, 2.0, 5.0
+#: Without an acknowledgement what is under way is sent again after `resend_after` seconds, then after twice that, up
+#: to this.
+RESEND_S_MAX = 30.0
+#: A daemon that does not answer ZeroMQ's own pings for so long is gone.
+PING_MS, PING_MS_MAX = 5_000, 15_000
+#: What was handed to a socket without a way back may take so long to leave it when the producer ends.
+LINGER_MS = 5_000
+
+ENDED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+
+
+class Target(NamedTuple):
+    """Where samples go: `[router+|pull+|sub+][bind+]ADDRESS`."""
+
+    kind: int
+    bind: bool
+    address: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """The target that `text` names; ValueError says in one line what is wrong with it."""
+        kind, address = "router", text
+        head, plus, rest = text.partition("+")
+        if plus and "://" not in head and head != "bind":
+            kind, address = head, rest
+        if kind not in KINDS:
+            raise ValueError(f"{text!r}: no socket kind {kind!r}; there is router, pull and sub")
+        bind = address.startswith("bind+")
+        address = address.removeprefix("bind+")
+        if not re.fullmatch(r"tcp://[^\s/]+:\d{1,5}|ipc://.+", address):
+            raise ValueError(
+                f"{text!r} is no endpoint; write tcp://HOST:PORT (pull+tcp://… or sub+tcp://… for such sockets)"
+            )
+        if bind and KINDS[kind] == zmq.DEALER:
+            raise ValueError(f"{text!r}: a producer that is acknowledged connects; bind+ is for pull and sub")
+        return cls(KINDS[kind], bind, address)
+
+
+class Answer(msgspec.Struct):
+    """What the daemon says to a producer: all up to `ack` are dealt with, or sample `seq` was refused."""
+
+    ack: int | None = None
+    refused: str = ""
+    seq: int = 0
+
+
+_answer = msgspec.json.Decoder(Answer).decode
+
+
+class Link(threading.Thread):
+    """Runs until `stop`, or until the outbox's spool fails. `connected` and `connections` may be read at any time."""
+
+    def __init__(self, outbox: Outbox, target: Target, resend_after: float) -> None:
+        super().__init__(name="forecastd-producer", daemon=True)
+        self.outbox, self.target, self.resend_after = outbox, target, resend_after
+        self.connected = False
+        self.connections = 0
+        self.stopping = False
+        self.awake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        outbox.wake = self._wake
+
+    def stop(self) -> None:
+        """Ends the thread and waits for that."""
+        self.stopping = True
+        self._wake()
+        self.join()
+        self.outbox.wake = lambda: None
+        os.close(self.awake)
+        os.close(self._waker)
+
+    def run(self) -> None:
+        context = zmq.Context()
+        try:
+            if self.target.kind == zmq.DEALER:
+                self._keep_connected(context)
+            else:
+                self._pour(context)
+        except Exception as error:
+            self.outbox.fail(error)
+        finally:
+            self.connected = False
+            context.term()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._waker, b"x")
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, unless told to stop."""
+        until = clock.monotonic() + seconds
+        while not self.stopping and (left := until - clock.monotonic()) > 0:
+            select.select([self.awake], [], [], left)
+            self.doze()
+
+    def doze(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self.awake, 4096)
+
+    @contextmanager
+    def _socket(self, context: zmq.Context[Any]) -> Iterator[tuple[zmq.Socket[Any], zmq.Socket[Any]]]:
+        """A socket at the target, and its monitor."""
+        with context.socket(self.target.kind) as sock:
+            sock.linger = 0
+            # No connection, no queue: what is not sent waits in the window, where it can still be dropped or kept.
+            sock.immediate = 1
+            sock.heartbeat_ivl, sock.heartbeat_timeout = PING_MS, PING_MS_MAX
+            sock.connect_timeout = sock.handshake_ivl = int(CONNECT_S_MAX * 1000)
+            if self.target.kind == zmq.DEALER:
+                sock.reconnect_ivl = -1
+            if self.target.kind == zmq.XPUB:
+                sock.xpub_nodrop = 1
+            monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | ENDED)
+            try:
+                if self.target.bind:
+                    sock.bind(self.target.address)
+                else:
+                    sock.connect(self.target.address)
+                yield sock, monitor
+            finally:
+                sock.disable_monitor()
+                monitor.close()
+
+    # ---- with acknowledgements
+
+    def _keep_connected(self, context: zmq.Context[Any]) -> None:
+        retry = RETRY_S
+        while not self.stopping:
+            with self._socket(context) as (sock, monitor):
+                if self._await_handshake(monitor):
+                    self.connected = True
+                    self.connections += 1
+                    if Session(self, sock, monitor).serve():
+                        retry = RETRY_S
+                    self.connected = False
+            self.outbox.rewind()
+            self._pause(retry)
+            retry = min(2 * retry, RETRY_S_MAX)
+
+    def _await_handshake(self, monitor: zmq.Socket[Any]) -> bool:
+        poller = zmq.Poller()
+        poller.register(monitor, zmq.POLLIN)
+        poller.register(self.awake, zmq.POLLIN)
+        until = clock.monotonic() + CONNECT_S_MAX + 1
+        while not self.stopping and (left := until - clock.monotonic()) > 0:
+            poller.poll(int(left * 1000) + 1)
+            self.doze()
+            event = last_event(monitor)
+            if event:
+                return event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return False
+
+    # ---- without
+
+    def _pour(self, context: zmq.Context[Any]) -> None:
+        """Hands messages to a socket that has no way back, as long as somebody takes them."""
+        readers = 0
+        with self._socket(context) as (sock, monitor):
+            poller = zmq.Poller()
+            for each in (monitor, self.awake):
+                poller.register(each, zmq.POLLIN)
+            queue: deque[tuple[int, list[bytes]]] = deque()
+            while not self.stopping:
+                listens = self.target.kind == zmq.XPUB
+                poller.register(sock, (zmq.POLLIN if listens else 0) | (zmq.POLLOUT if queue else 0))
+                poller.poll(0 if not queue and (readers or not listens) and not self.outbox.nap() else None)
+                self.doze()
+                self._note(last_event(monitor))
+                while listens and sock.poll(0, zmq.POLLIN):
+                    readers += 1 if sock.recv()[:1] == b"\x01" else -1
+                if not queue and (readers or not listens):
+                    queue.extend(self.outbox.messages())
+                self._hand_over(sock, queue)
+            sock.linger = LINGER_MS
+
+    def _note(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.connections += 1
+        if event:
+            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+    def _hand_over(self, sock: zmq.Socket[Any], queue: deque[tuple[int, list[bytes]]]) -> None:
+        gone = 0
+        with suppress(zmq.Again):
+            while queue:
+                sock.send_multipart(queue[0][1], zmq.NOBLOCK)
+                gone += queue.popleft()[0]
+        if gone:
+            self.outbox.gone(gone)
+
+
+class Session:
+    """One connection to a ROUTER, from its handshake to its end."""
+
+    def __init__(self, link: Link, sock: zmq.Socket[Any], monitor: zmq.Socket[Any]) -> None:
+        self.link, self.outbox, self.sock, self.monitor = link, link.outbox, sock, monitor
+        self.queue: deque[tuple[int, list[bytes]]] = deque()
+        self.confirmed = False  # whether the daemon has shown that it knows this epoch
+        self.answered = False
+
+    def serve(self) -> bool:
+        """Sends and listens until the connection ends or the link stops; returns whether the daemon ever answered."""
+        poller = zmq.Poller()
+        for each in (self.monitor, self.link.awake):
+            poller.register(each, zmq.POLLIN)
+        since, patience = clock.monotonic(), self.link.resend_after
+        while not self.link.stopping:
+            idle = self._send() or self.outbox.nap()
+            poller.register(self.sock, zmq.POLLIN | (zmq.POLLOUT if self.queue else 0))
+            under_way = self.outbox.window.flying
+            left = max(0.0, since + patience - clock.monotonic())
+            poller.poll(0 if not idle else int(left * 1000) + 1 if under_way else None)
+            self.link.doze()
+            if last_event(self.monitor) & ENDED:
+                break
+            progress = self._listen()
+            now = clock.monotonic()
+            if progress or not under_way:
+                since, patience = now, self.link.resend_after
+            elif now - since > patience:
+                self.queue.clear()
+                self.outbox.rewind()
+                since, patience = now, min(2 * patience, max(RESEND_S_MAX, self.link.resend_after))
+        return self.answered
+
+    def _send(self) -> bool:
+        """Sends what can be sent; True when the rest has to wait for the socket."""
+        if not self.queue:
+            self.queue.extend(self.outbox.messages())
+        try:
+            while self.queue:
+                self.sock.send_multipart(self.queue[0][1], zmq.NOBLOCK)
+                self.queue.popleft()
+        except zmq.Again:
+            return True
+        return False
+
+    def _listen(self) -> int:
+        """Takes all answers that are there; returns how many samples they settle."""
+        acked, refusals = -1, []
+        try:
+            while True:
+                answer = _read(self.sock.recv_multipart(zmq.NOBLOCK)[-1])
+                if answer.ack is not None:
+                    self.answered = True
+                    self._place(answer.ack)
+                    acked = max(acked, answer.ack)
+                elif answer.refused:
+                    refusals.append((answer.refused, answer.seq))
+        except zmq.Again:
+            pass
+        return self.outbox.heard(acked, refusals) if acked >= 0 or refusals else 0
+
+    def _place(self, ack: int) -> None:
+        """A daemon whose first word on a connection falls short of what was acknowledged before has lost its place."""
+        if not self.confirmed and self.outbox.lost(ack):
+            self.queue.clear()
+            self.outbox.renumber()
+        self.confirmed = True
+
+
+def last_event(monitor: zmq.Socket[Any]) -> int:
+    """The last of the events that a monitor has, 0 if it has none; an end outlasts what came before it."""
+    event = 0
+    while monitor.poll(0):
+        event = recv_monitor_message(monitor)["event"]
+    return event
+
+
+def _read(frame: bytes) -> Answer:
+    try:
+        return _answer(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Answer()  # nothing a producer could act on; the samples are sent again if need be
