@@ -59,7 +59,7 @@ def test_the_first_is_better_below_zero_and_the_order_only_turns_the_sign() -> N
 
 @pytest.mark.parametrize("echo", [0.0, 0.5])
 def test_two_equals_are_told_apart_as_seldom_as_promised(echo: float) -> None:
-    """Also where the errors have a memory: without the long-run variance 0.5 would give 12 % of false alarms."""
+    """Also where the errors have a memory: without the long-run variance 0.5 would give 11 % of false alarms."""
     random = np.random.default_rng(5)
     alarms = 0
     for _ in range(1000):
