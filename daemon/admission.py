@@ -14,8 +14,8 @@ from .batch import REASONS, Batch, Floats, Reply
 from .ledger import Ledger
 from .settings import Limits
 
-#: Larger numbers leave no room for their squares; they are refused as `nonfinite`.
-VALUE_MAX = 1e75
+#: Larger numbers would be infinite in single precision or when squared; they are refused as `nonfinite`.
+VALUE_MAX = 1e30
 
 
 class Admission:

@@ -39,6 +39,8 @@ DIFFERENCE_RATE = rate(DIFFERENCE_HALF_LIFE)
 LEVEL_RATE = rate(LEVEL_HALF_LIFE)
 
 
+#: So many samples are taken as they are: before, unit and envelope say little about the series.
+TRUSTED = 10
 #: After so many samples no mean is a plain one any more.
 PLAIN_MEAN = int(1.0 / LEVEL_RATE) + 1
 
@@ -68,8 +70,11 @@ def update(state: dict[str, Array], x: Array) -> Scale:
     difference = x - state["last"]
     state["last"][...] = x
     square = difference * difference
-    # nothing is capped before the first difference; after it s2 is zero only where nothing has moved
-    np.minimum(square, SPIKE * SPIKE * s2, out=square, where=s2 > 0.0)
+    # where nothing has moved yet there is no unit to cap by
+    known = s2 > 0.0
+    if youngest < TRUSTED:
+        known &= count > TRUSTED
+    np.minimum(square, SPIKE * SPIKE * s2, out=square, where=known)
     square -= s2
     weight: Array | float = LEVEL_RATE
     if youngest > PLAIN_MEAN:
@@ -79,7 +84,7 @@ def update(state: dict[str, Array], x: Array) -> Scale:
         square *= np.maximum(DIFFERENCE_RATE, 1.0 / np.maximum(count - 1, 1))
         weight = np.maximum(LEVEL_RATE, 1.0 / count)
     s2 += square
-    tame = _envelope(state, x)
+    tame = _envelope(state, x, youngest)
     deviation = tame - m
     moved = deviation * weight
     m += moved
@@ -93,11 +98,13 @@ def update(state: dict[str, Array], x: Array) -> Scale:
     return Scale(difference, tame, s, sd)
 
 
-def _envelope(state: dict[str, Array], x: Array) -> Array:
+def _envelope(state: dict[str, Array], x: Array, youngest: int) -> Array:
     """Close the envelope a little towards the mean, open it for `x`, at most by its own width; return `x` held within that."""
     low, high, m = state["low"], state["high"], state["m"]
     width = high - low
     width[width == 0.0] = np.inf
+    if youngest < TRUSTED:
+        width[state["count"] <= TRUSTED] = np.inf
     tame = np.minimum(np.maximum(x, low - width), high + width)
     np.minimum(low + LEVEL_RATE * (m - low), tame, out=low)
     np.maximum(high + LEVEL_RATE * (m - high), tame, out=high)
