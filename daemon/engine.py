@@ -162,9 +162,7 @@ def _signals(stop: Any) -> int:
 
 def load_model(settings: Settings) -> Weights | None:
     """The shared model the settings name, where an expert needs one; ValueError when there is none of that name."""
-    if "rnn" not in settings.experts or not checkpoint.shipped():
-        return None
-    return checkpoint.load(settings.model).weights
+    return checkpoint.load(settings.model).weights if "rnn" in settings.experts else None
 
 
 def main() -> int:

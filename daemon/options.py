@@ -172,7 +172,7 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     words: dict[str, Any] = {
         "default": None,
         "envvar": setting.variable,
-        "help": f"{setting.description}  [{_text(setting.default)}]",
+        "help": f"{setting.description}  [default: {_text(setting.default)}]",
         "hidden": "." in setting.name,
     }
     if isinstance(setting.type, BoolType):
