@@ -21,12 +21,13 @@ def draw(length: int, count: int, seed: int) -> Floats:
     """`count` random series, shape (length, count), finite; the same seed gives the same numbers."""
     random = np.random.default_rng(seed)
     signal = sum((_tone(random, length, count, number) for number in range(TONES_MAX)), np.zeros((length, count)))
+    signal *= 1 + _often(random, 0.2, count) * np.tanh(_tone(random, length, count, -1))  # a day louder than a night
     signal += _often(random, 0.4, count) * _autoregression(random, length, count)
     signal += _often(random, 0.3, count) * _cycle(random, length, count)
     signal += _often(random, 0.3, count) * _walk(random, length, count)
     signal += _often(random, 0.25, count) * _shifts(random, length, count)
     signal *= _loudness(random, length, count)
-    signal += _noise(random, length, count)
+    signal += _noise(random, length, count) * np.where(_often(random, 0.25, count) > 0, _counting(signal), 1.0)
     signal += _often(random, 0.25, count) * _spikes(random, length, count)
     signal += _often(random, 0.15, count) * _bursts(random, length, count)
     return _measured(random, signal)
@@ -114,6 +115,13 @@ def _noise(random: np.random.Generator, length: int, count: int) -> Floats:
     return np.choose(kind, [gauss, uniform, heavy]) * volatile * _between(random, NOISE_MIN, NOISE_MAX, count)
 
 
+def _counting(signal: Floats) -> Floats:
+    """How much louder noise is where there is more to count: the square root of the height over the lowest, about 1."""
+    height = signal - signal.min(0)
+    mean = height.mean(0)
+    return np.sqrt(height / np.where(mean > 1e-9, mean, 1.0) + 0.02)
+
+
 def _spikes(random: np.random.Generator, length: int, count: int) -> Floats:
     """Single samples far out."""
     struck = random.random((length, count)) < _between(random, 1e-3, 3e-2, count)
@@ -136,7 +144,8 @@ def _measured(random: np.random.Generator, signal: Floats) -> Floats:
     signal = _unit(signal)
     bent = np.exp(np.clip(signal * random.uniform(0.3, 1.5, count), -8, 8))
     signal = np.where(random.random(count) < 0.15, _unit(bent), signal)
-    floor = np.quantile(signal, random.uniform(0.05, 0.8, count), axis=0).diagonal()
+    ordered = np.sort(signal, axis=0)
+    floor = ordered[(random.uniform(0.05, 0.8, count) * len(signal)).astype(int), np.arange(count)]
     signal = np.where(random.random(count) < 0.1, np.maximum(signal, floor), signal)
     grain = _between(random, 0.02, 1, count)
     return np.where(random.random(count) < 0.15, np.round(signal / grain) * grain, signal)
