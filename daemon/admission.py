@@ -86,6 +86,7 @@ class Admission:
     def _sequence(self, batch: Batch, row: NDArray[np.intp]) -> list[Reply]:
         """Mark samples that were seen before, or come too early, with -2; acknowledge what each producer is past."""
         acks: dict[tuple[bytes, str], int] = {}
+        replies = []
         for parcel in batch.parcels:
             if not parcel.seq:
                 continue
@@ -93,12 +94,15 @@ class Admission:
             seen = before.duplicates if before else 0
             passed = self.ledger.accept(parcel)
             account = self.ledger.accounts[parcel.producer]
-            row[parcel.start : parcel.start + passed] = -2
+            if not parcel.refused:
+                row[parcel.start : parcel.start + passed] = -2
+            elif parcel.peer and not passed:
+                replies.append(Reply(parcel.peer, refused=parcel.refused, seq=parcel.seq))
             if account.duplicates > seen:
                 self.refused["duplicate"] += account.duplicates - seen
             if parcel.peer:
                 acks[parcel.peer, parcel.producer] = account.seq
-        return [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
+        return [*(Reply(peer, ack=seq) for (peer, _), seq in acks.items()), *replies]
 
 
 def _is_name(name: str, size_max: int) -> bool:

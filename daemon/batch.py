@@ -34,6 +34,9 @@ class Parcel(NamedTuple):
     `seq` is the number of the first one (each next is one higher), 0 where the producer does not number them. `peer` is where
     replies go (empty: nowhere); `lossless` says that what is not accepted will be sent again (ROUTER), so a jump in `seq` is held
     off there and merely counted elsewhere.
+
+    A parcel with `refused` holds no samples: it speaks for `numbers` numbers from `seq` on that the wire could make no samples of, so that they count as
+    dealt with and the next one is expected.
     """
 
     start: int
@@ -43,6 +46,13 @@ class Parcel(NamedTuple):
     producer: str = ""
     epoch: int = 0
     seq: int = 0
+    refused: str = ""
+    numbers: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes up."""
+        return self.numbers if self.refused else self.stop - self.start
 
 
 @dataclass(slots=True)
@@ -102,9 +112,11 @@ class Forecasts:
 class Effects:
     """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
 
-    `recorded` is what the RNN said, in the order in which the step asked it: the journal keeps it for replays.
+    `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order in which the step asked it: the
+    journal keeps it for replays.
     """
 
+    taken: NDArray[np.bool_]
     forecasts: list[Forecasts] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)

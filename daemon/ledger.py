@@ -33,7 +33,7 @@ class Ledger:
 
         Whatever is passed over is a duplicate, but for a lossless parcel that comes too early: that one counts as not seen.
         """
-        size = parcel.stop - parcel.start
+        size = parcel.size
         account = self.accounts.get(parcel.producer)
         if account is None:
             account = self.accounts[parcel.producer] = Account(parcel.epoch)
@@ -50,7 +50,7 @@ class Ledger:
         known = min(max(-ahead, 0), size)
         account.duplicates += known
         account.seq = max(account.seq, parcel.seq + size - 1)
-        account.samples += size - known
+        account.samples += 0 if parcel.refused else size - known
         return known
 
     @property

@@ -55,10 +55,10 @@ class Pipeline:
 
         `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN does not run again.
         """
-        effects = Effects()
+        row, replies = self.admission.rows_of(batch, now)
+        effects = Effects(row >= 0, replies=replies)
         self.forecaster.recorded = effects.recorded
         self.forecaster.replayed.extend(recorded)
-        row, effects.replies = self.admission.rows_of(batch, now)
         new = len(self.names) - self.series.length
         if new:
             self.series.append(new)
@@ -67,6 +67,7 @@ class Pipeline:
             places = self._in_time(batch, row, places, effects.replies)
             if len(places):
                 effects.forecasts.append(self._round(batch, row[places], places, now))
+        effects.taken = row >= 0  # lateness shows in the rounds
         return effects
 
     def scoreboard(self, now: float) -> Scoreboard:

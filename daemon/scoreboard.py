@@ -61,7 +61,7 @@ def gather(pipeline: Pipeline, now: float) -> Scoreboard:
     columns |= {
         "value": table["last"][shown],
         "step": cadence.step({name: series[name][shown] for name in ("log_step", "steps")}),
-        "season": np.where(table["season"][shown] > 0, table["season"][shown], np.nan) if "season" in table.columns else None,
+        "season": _known(table["season"][shown] if "season" in table.columns else np.zeros(len(shown))),
         "ready": ~np.isnan(series["forecast"][shown, 0]),
         "model": np.full(len(shown), pipeline.version),
         "mae": errors[..., 0],
@@ -92,8 +92,12 @@ def gather(pipeline: Pipeline, now: float) -> Scoreboard:
         duration_sum=0.0,
         models=[],
         events=[],
-        columns={name: np.asarray(c, np.float64) for name, c in columns.items() if c is not None},
+        columns={name: np.asarray(column, np.float64) for name, column in columns.items()},
     )
+
+
+def _known(count: NDArray[Any]) -> NDArray[np.float64]:
+    return np.where(count > 0, count, np.nan)
 
 
 _PLAIN = ("time", "seen", "samples", "gaps", "score", "flag", "anomalies", "forecast", "lower", "upper")

@@ -6,7 +6,7 @@ The file `forecastd.toml`, the `FORECASTD_RUN_*` environment, the flags of `fore
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     series_shown: Annotated[
         int, Meta(ge=0, description="Series on the metrics page; the rest is counted there.")
     ] = 1_000
+    journal_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="Bytes of the journal; older samples go first, never what recovery needs.")
+    ] = 1 << 30
+    journal_s: Annotated[float, Meta(gt=0, description="Seconds the journal reaches back.")] = 7 * 86400.0
     bridge_steps: Annotated[
         int, Meta(ge=0, le=1000, description="Missed steps bridged with forecasts; a longer gap warms the series up again.")
     ] = 10
@@ -48,6 +52,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     )
     state: Annotated[str, Meta(description="Folder of the journal and the models.")] = "forecastd-state"
     ephemeral: Annotated[bool, Meta(description="Keep no state: nothing is written, nothing survives a restart.")] = False
+    acks: Annotated[
+        Literal["durable", "accepted"],
+        Meta(description="When a numbered sample is acknowledged: once the disk has it, or once it is admitted."),
+    ] = "durable"
     horizon: Annotated[int, Meta(ge=1, le=64, description="Steps ahead to forecast.")] = 1
     level: Annotated[
         float, Meta(gt=0.0, lt=1.0, description="Level of the published interval: 0.9 covers nine in ten.")

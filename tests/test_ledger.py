@@ -43,3 +43,12 @@ def test_a_new_epoch_starts_from_one_and_the_old_life_is_over() -> None:
     assert ledger.accept(parcel(10, 1, epoch=3)) == 1
     account = ledger.accounts["plc-7"]
     assert (account.epoch, account.seq, account.samples, account.duplicates) == (4, 2, 11, 1)
+
+
+def test_what_the_wire_could_not_read_is_dealt_with_and_the_next_number_is_expected() -> None:
+    ledger = Ledger()
+    ledger.accept(parcel(1))
+    assert ledger.accept(Parcel(0, 0, b"peer", True, "plc-7", 0, 2, "malformed", 3)) == 0
+    assert ledger.accept(parcel(5)) == 0
+    account = ledger.accounts["plc-7"]
+    assert (account.seq, account.samples) == (5, 2)

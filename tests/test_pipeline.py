@@ -148,6 +148,20 @@ def test_a_repeated_seq_is_acknowledged_again_and_changes_nothing() -> None:
     assert core.admission.refused["duplicate"] == 3
 
 
+def test_a_message_that_could_not_be_read_is_told_and_does_not_hold_up_the_next() -> None:
+    core = pipeline()
+    unread = Batch([], np.empty(0), np.empty(0), [Parcel(0, 0, b"p", True, "plc", 0, 1, "malformed", 1)], {"malformed": 1})
+    assert core.step(unread, NOW).replies == [Reply(b"p", ack=1), Reply(b"p", refused="malformed", seq=1)]
+    effects = core.step(batch(["a"], [1.0], peer=b"p", lossless=True, producer="plc", seq=2), NOW)
+    assert effects.replies == [Reply(b"p", ack=2)]
+    assert effects.taken.tolist() == [True]
+
+
+def test_a_producer_whose_place_is_not_known_is_told_where_to_begin() -> None:
+    effects = pipeline().step(batch(["a"], [1.0], peer=b"p", lossless=True, producer="plc", epoch=3, seq=500), NOW)
+    assert (effects.replies, effects.taken.tolist()) == ([Reply(b"p", ack=0)], [False])
+
+
 def test_a_short_gap_is_bridged_and_widens_the_interval() -> None:
     core = pipeline()
     wave = np.sin(np.arange(100) / 3)
