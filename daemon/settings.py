@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: Annotated[str, Meta(description="The shared model: the name of a shipped or stored one, or a file.")] = "general"
     experts: Annotated[
         tuple[str, ...], Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing.")
-    ] = ("naive", "ses", "ar10", "ar", "rnn", "seasonal")
+    ] = ("naive", "ses", "ar2", "ar10", "ar", "rnn", "seasonal")
     alarm_rate: Annotated[
         float, Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand.")
     ] = 0.001

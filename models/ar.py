@@ -1,4 +1,4 @@
-"""Linear prediction from the last 10 or 32 samples, by the lattice that the RNN's channels keep anyway."""
+"""Linear prediction from the last 2, 10 or 32 samples, by the lattice that the RNN's channels keep anyway."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from .weights import CHANNELS
 
 NAMES = CHANNELS
 LEVEL_CLIP = 4.0
-_ORDERS = (("ar10", 10), ("ar", lattice.ORDER))
+_ORDERS = (("ar2", 2), ("ar10", 10), ("ar", lattice.ORDER))
 
-COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar10": Column(), "ar": Column()}
+COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar2": Column(), "ar10": Column(), "ar": Column()}
 
 
 class Moment(NamedTuple):
@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 def update(state: dict[str, Array], x: Array) -> Moment:
     """Take in one sample a row: statistics, lattice and channels. `x`, shape (n,), float64, finite.
 
-    Leaves the order-10 and order-32 forecasts of the next sample in the columns `ar10` and `ar`.
+    Leaves the forecasts of the next sample of orders 2, 10 and 32 in the columns `ar2`, `ar10` and `ar`.
     """
     scale = scaling.update(state, x)
     s = scale.s

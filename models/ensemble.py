@@ -15,6 +15,7 @@ from .weights import Weights
 EXPERTS: dict[str, Callable[[Weights], Expert]] = {
     "naive": lambda weights: Naive(),
     "ses": lambda weights: Ses(),
+    "ar2": lambda weights: AR("ar2", 2),
     "ar10": lambda weights: AR("ar10", 10),
     "ar": lambda weights: AR("ar", 32),
     "rnn": Recurrent,
