@@ -18,7 +18,8 @@ SAMPLES_WIDE_MAX = 10_000
 #: Bytes of the names in one message, well below the daemon's bound for a frame (1 MiB by default).
 NAMES_BYTES_MAX = 1 << 18
 
-_encode = msgspec.json.Encoder().encode
+# Names of a class derived from `str` (NumPy's, an enumeration's) are written as the strings they are.
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Block:

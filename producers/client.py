@@ -85,7 +85,7 @@ class Producer:
             raise ValueError(f"a producer's name has 1 to {NAME_MAX} printable characters, not {name!r}")
         file = Spool(spool) if spool is not None else None
         try:
-            self._outbox = Outbox(window, when_full, name, epoch or clock.time_ns(), file)
+            self.outbox = Outbox(window, when_full, name, epoch or clock.time_ns(), file)
         except BaseException:
             if file:
                 file.close()
@@ -93,7 +93,7 @@ class Producer:
         self._stamp = stamp
         self._known: dict[str, None] = {}
         self._columns: list[str] = []
-        self._link = Link(self._outbox, target, resend_after)
+        self._link = Link(self.outbox, target, resend_after)
         self._link.start()
         # A program that ends without closing its producer still has what it sent delivered.
         atexit.register(self.close)
@@ -101,12 +101,12 @@ class Producer:
     @property
     def name(self) -> str:
         """Whose the numbers are."""
-        return self._outbox.head.producer
+        return self.outbox.head.producer
 
     @property
     def epoch(self) -> int:
         """The present life of the numbers; it changes when the daemon has lost its place."""
-        return self._outbox.head.epoch
+        return self.outbox.head.epoch
 
     def send(self, series: str, value: float, time: float | None = None) -> None:
         """Sends one sample: `time` in seconds since the epoch. A value or time that is not finite is refused and
@@ -121,10 +121,10 @@ class Producer:
         if time is None:
             time = clock.time() if self._stamp else nan
         elif not isfinite(time):
-            return self._outbox.refuse("nonfinite", 1)
+            return self.outbox.refuse("nonfinite", 1)
         if not isfinite(value):
-            return self._outbox.refuse("nonfinite", 1)
-        return self._outbox.add(series, value, time)
+            return self.outbox.refuse("nonfinite", 1)
+        return self.outbox.add(series, value, time)
 
     def send_columns(
         self,
@@ -157,21 +157,21 @@ class Producer:
         if not isfinite(sum(value)):
             names, value, moments = self._finite(names, value, moments)
         if value:
-            self._outbox.put(Block(names, value, moments))
+            self.outbox.put(Block(names, value, moments))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all samples are acknowledged (or gone, where nothing is);
         False when some are not after `timeout` seconds.
         """
-        return self._outbox.await_empty(timeout)
+        return self.outbox.await_empty(timeout)
 
     def await_room(self, samples: int = 1, timeout: float | None = None) -> bool:
         """Waits until the window has room for so many; False when it has not after `timeout` seconds."""
-        return self._outbox.await_room(samples, timeout)
+        return self.outbox.await_room(samples, timeout)
 
     def stats(self) -> Stats:
         """What became of the samples so far."""
-        window = self._outbox.window
+        window = self.outbox.window
         return Stats(
             sent=window.total_sent,
             acked=max(0, window.total_acked - window.total_told),
@@ -188,14 +188,14 @@ class Producer:
         False when samples were left without acknowledgement. With a spool, those wait there for the next life.
         """
         atexit.unregister(self.close)
-        if not self._link.is_alive() and self._outbox.closed:
-            return not self._outbox.window.waiting
+        if not self._link.is_alive() and self.outbox.closed:
+            return not self.outbox.window.waiting
         with suppress(OSError):  # a spool that failed was told to who sent; nothing more can be flushed
-            self._outbox.await_empty(timeout)
-        self._outbox.close()
+            self.outbox.await_empty(timeout)
+        self.outbox.close()
         self._link.stop()
-        left = self._outbox.window.waiting
-        self._outbox.shut()
+        left = self.outbox.window.waiting
+        self.outbox.shut()
         return not left
 
     def __enter__(self) -> Self:
@@ -205,7 +205,7 @@ class Producer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.close() and kind is None:
-            logger.warning("%s: %d samples were not acknowledged", self.name, self._outbox.window.waiting)
+            logger.warning("%s: %d samples were not acknowledged", self.name, self.outbox.window.waiting)
 
     def _learn(self, series: str) -> None:
         if not isinstance(series, str):
@@ -220,10 +220,10 @@ class Producer:
             if series not in self._known:
                 self._learn(series)
             return series
-        if series != self._columns:
-            names = list(series)
-            if not names:
-                raise ValueError("no names for the values")
+        names = list(series)
+        if not names:
+            raise ValueError("no names for the values")
+        if names != self._columns:
             for name in names:
                 if name not in self._known:
                     self._learn(name)
@@ -252,7 +252,7 @@ class Producer:
     ) -> tuple[str | list[str], array[float], array[float]]:
         keep = [isfinite(each) for each in value]
         if not all(keep):
-            self._outbox.refuse("nonfinite", keep.count(False))
+            self.outbox.refuse("nonfinite", keep.count(False))
         if len(moments) == len(value):
             moments = array("d", compress(moments, keep))
         if not isinstance(names, str):

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import re
 import select
+import struct
 import threading
 import time as clock
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from .outbox import Outbox
 
@@ -72,12 +72,15 @@ class Target(NamedTuple):
         return cls(KINDS[kind], bind, address)
 
 
+Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Answer(msgspec.Struct):
     """What the daemon says to a producer: all up to `ack` are dealt with, or sample `seq` was refused."""
 
-    ack: int | None = None
+    ack: Number | None = None
     refused: str = ""
-    seq: int = 0
+    seq: Number = 0
 
 
 _answer = msgspec.json.Decoder(Answer).decode
@@ -298,7 +301,7 @@ def last_event(monitor: zmq.Socket[Any]) -> int:
     """The last of the events that a monitor has, 0 if it has none; an end outlasts what came before it."""
     event = 0
     while monitor.poll(0):
-        event = recv_monitor_message(monitor)["event"]
+        (event,) = struct.unpack("=H", monitor.recv_multipart()[0][:2])  # zmq.utils.monitor would import asyncio
     return event
 
 

@@ -128,7 +128,7 @@ class Outbox:
                 self._spool.close()
 
     def _make_room(self, n: int) -> None:
-        self._check()
+        self.check()
         size = self.window.size
         if self._when_full == "raise":
             raise WindowFull(f"{self.window.waiting} of {size} samples wait for their acknowledgement; no room for {n}")
@@ -138,9 +138,10 @@ class Outbox:
                 self._spool.append(Event(drop=dropped))
             return
         self._wait_for(lambda: self.window.room >= max(n, size // ROOM_SHARE), None)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises where nothing more can be taken in."""
         if self._failure:
             raise OSError(f"the producer has stopped: {self._failure}") from self._failure
         if self.closed:

@@ -55,7 +55,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     epoch: int = 0
 
 
-_encode = msgspec.json.Encoder().encode
+# Names of a class derived from `str` (NumPy's, an enumeration's) are written as the strings they are.
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 
