@@ -1,0 +1,231 @@
+"""The web process: `/metrics`, health, the API and the live page, from the engine's feed and its once-a-second
+scoreboard.
+
+    python -m forecastd.daemon.web
+
+Its settings and the engine's endpoints come as the first line on stdin (`child.Parent`), further lines tell the state
+of the processes, and the end of stdin ends it. It is a subscriber like any other, so nothing that happens here can
+hold up a forecast."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import uvicorn
+
+from .child import Parent
+from .endpoint import host_port
+from .errors import CannotStart, Failure
+from .gate import Gate
+from .metrics import Surroundings
+from .routes import STREAM, Routes
+from .scoreboard import decode
+from .settings import Settings
+from .stream import Hub
+from .transport import Subscriber
+from .view import View
+
+#: The engine reports once a second; this much later it is taken for dead or stuck, and what it said is shown no longer.
+STALE_S = 5.0
+TICK_S = 1.0
+DRAIN_MAX = 1_000  # messages read in one go, so that a busy feed leaves the loop to the others
+HEAD_BYTES_MAX = 16_384
+
+log = logging.getLogger("forecastd.web")
+
+
+class Start(msgspec.Struct):
+    """The first line on stdin."""
+
+    settings: Settings
+    feed: str
+    board: str
+
+
+class Web:
+    """The life of the process: what it hears, what it shows, and when it ends. Everything happens on one loop."""
+
+    def __init__(self, start: Start, parent: Parent) -> None:
+        self.settings = start.settings
+        self.parent = parent
+        self.processes: dict[str, dict[str, float]] = {}
+        self.listener = bind(start.settings.web)
+        self.feed, self.board = Subscriber(start.feed), Subscriber(start.board, "")
+        self.view = View(start.settings.limits.series_shown, start.settings.limits.silent_s)
+        self.hub = Hub(self.follow, self.feed.unsubscribe)
+        self.gate = Gate(endless=STREAM)
+        self.heard = float("-inf")
+        self.loop = asyncio.get_running_loop()
+        self.server = Quiet(
+            uvicorn.Config(
+                Routes(self).app,
+                http=cast(Any, self.gate.protocol),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    async def run(self) -> None:
+        """Serve until told to end."""
+        self.loop.add_signal_handler(signal.SIGTERM, self.end)
+        self.loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the supervisor's affair
+        readers = {
+            self.feed.fileno(): self.drain_feed,
+            self.board.fileno(): self.drain_board,
+            self.parent.fileno(): self.told,
+        }
+        for descriptor, read in readers.items():
+            self.loop.add_reader(descriptor, read)
+        host, port = self.listener.getsockname()[:2]
+        self.parent.report(bound=f"web http://{f'[{host}]' if ':' in host else host}:{port}")
+        self.told()  # what came together with the first line wakes nobody
+        ticking = self.loop.create_task(self.tick())
+        try:
+            await self.server.serve(sockets=[self.listener])
+        finally:
+            ticking.cancel()
+            for descriptor in readers:
+                self.loop.remove_reader(descriptor)
+            self.feed.close()
+            self.board.close()
+
+    def end(self) -> None:
+        """Answer what is being asked, then stop."""
+        self.server.should_exit = True
+        self.hub.close()
+
+    def told(self) -> None:
+        """Take what the supervisor says: the state of the processes, or by closing that it is gone."""
+        for line in self.parent.lines():
+            self.processes = line.get("processes", self.processes)
+        if self.parent.gone:
+            self.loop.remove_reader(self.parent.fileno())
+            self.end()
+
+    def follow(self, name: str) -> None:
+        """Subscribe to a series. Any use of the socket may eat the wake-up of its descriptor, so look at once what is
+        there."""
+        self.feed.subscribe(name)
+        self.loop.call_soon(self.drain_feed)
+
+    def drain_feed(self) -> None:
+        """Hand on the forecasts that have arrived."""
+        for _ in range(DRAIN_MAX):
+            frames = self.feed.receive()
+            if frames is None:
+                return
+            if len(frames) == 2:
+                self.hub.receive(frames[0].decode(errors="replace"), frames[1])
+        self.loop.call_soon(self.drain_feed)
+
+    def drain_board(self) -> None:
+        """Take the newest scoreboard that has arrived, and put it before everybody who looks."""
+        newest = None
+        while frames := self.board.receive():
+            newest = frames[-1]
+        if newest is None:
+            return
+        try:
+            board = decode(newest)
+        except (msgspec.DecodeError, ValueError) as error:
+            log.warning("a scoreboard is not understood: %s", error)
+            return
+        self.heard = self.loop.time()
+        self.view.update(board)
+        self.hub.show("overview", msgspec.json.encode(self.view.overview(self.processes)))
+        for name in self.hub.watched():
+            if (found := self.view.one(name)) is not None:
+                self.hub.show("series", msgspec.json.encode(found), name)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the engine reported lately."""
+        return self.loop.time() - self.heard <= STALE_S
+
+    def surroundings(self) -> Surroundings:
+        """What the metrics page says besides the scoreboard."""
+        return Surroundings(
+            processes=self.processes,
+            board_age_s=self.loop.time() - self.heard if self.view.board is not None else None,
+            stream_clients=len(self.hub.clients),
+            stream_dropped=self.hub.dropped,
+            connections=len(self.gate.open),
+            connections_closed=self.gate.closed,
+        )
+
+    async def tick(self) -> None:
+        """Beat, and do once a second what must be done even when nothing arrives."""
+        while not self.server.started:
+            await asyncio.sleep(0.005)
+        self.parent.report(ready=True)
+        while True:
+            self.parent.report(beat=time.monotonic())
+            now = self.loop.time()
+            self.gate.sweep(now)
+            self.hub.tidy(now)
+            self.drain_feed()
+            self.drain_board()
+            await asyncio.sleep(TICK_S)
+
+
+class Quiet(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the loop has some."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket at HOST:PORT; raises `CannotStart` with what to do when it can't be had."""
+    try:
+        host, port = host_port(address)
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise CannotStart(
+            f"web {address}: {reason}; choose another with --web HOST:PORT (port 0: any free one)"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def live(start: Start, parent: Parent) -> None:
+    """From the first line to the last connection."""
+    await Web(start, parent).run()
+
+
+def main() -> None:
+    """The entry of the process."""
+    logging.basicConfig(level=logging.WARNING, format="web: %(message)s", stream=sys.stderr)
+    parent = Parent()
+    try:
+        asyncio.run(live(msgspec.convert(parent.hello(), Start), parent))
+    except EOFError:
+        return
+    except Failure as failure:
+        parent.report(failed=failure.message, status=failure.exit_code)
+        sys.exit(failure.exit_code)
+
+
+if __name__ == "__main__":
+    main()
