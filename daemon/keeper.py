@@ -1,0 +1,200 @@
+"""The engine's state: where it comes from at the start, and where it goes to while it runs.
+
+`Keeper` has a folder, `Ephemeral` has none; the engine treats them alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from ..models import checkpoint
+from ..models.checkpoint import Checkpoint, CheckpointError
+from ..models.weights import Weights, digest
+from . import snapshot
+from .batch import Batch, Effects, Reply
+from .database import Life
+from .disk import Failed, Full
+from .errors import CannotStart
+from .journal import Journal
+from .pipeline import Pipeline
+from .record import Damaged, Foreign
+from .recovery import Recovery, recover
+from .settings import Settings
+from .store import Locked, Store
+from .writer import Writer
+
+log = logging.getLogger("forecastd.engine")
+
+#: Seconds given to a daemon that is just ending to let go of the folder.
+LOCK_WAIT_S = 1.5
+#: Seconds given to the disk when the engine ends.
+CLOSE_S = 5.0
+
+
+class Ephemeral:
+    """No state: what is admitted is acknowledged at once, and nothing survives."""
+
+    def __init__(self, settings: Settings, model: Checkpoint | None) -> None:
+        self.pipeline = Pipeline(settings, model.weights if model else None)
+
+    def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
+        return replies
+
+    def lose(self) -> None:
+        """Nothing to do: nothing is kept."""
+
+    def fileno(self) -> int | None:
+        return None
+
+    def durable(self) -> list[Reply]:
+        return []
+
+    def turn(self) -> None:
+        """Nothing to do: nothing is kept."""
+
+    def told(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> list[Reply]:
+        return []
+
+
+class Keeper:
+    """A state folder in use. All but the writing itself is done in the engine's loop, and never waits."""
+
+    def __init__(self, store: Store, found: Recovery, life: int, settings: Settings) -> None:
+        self.pipeline = found.pipeline
+        self._store = store
+        older = [0, *sorted(step for step in store.snapshots() if step <= found.step)][-2:]
+        self._journal = Journal(
+            store,
+            found.pipeline.names,
+            found.pipeline.rows,
+            step=found.step,
+            life=life,
+            named=found.named,
+            durable=settings.acks == "durable",
+            kept=(older[0], older[-1]),
+            bytes_max=settings.limits.journal_bytes,
+            age_s=settings.limits.journal_s,
+        )
+        self._journal.figures.damaged = len(found.reports)
+        self._journal.fileno()
+        self._writer = Writer(self._journal)
+
+    @classmethod
+    def open(cls, settings: Settings, model: Checkpoint | None, now: float) -> Keeper:
+        """The state as the folder `settings.state` has it. CannotStart, in one line, where it cannot be used."""
+        weights = model.weights if model else None
+        sha256 = digest(weights) if weights else ""
+        try:
+            store = Store.open(settings.state, LOCK_WAIT_S)
+        except (Locked, Foreign, Failed) as error:
+            raise CannotStart(f"{error}; --state gives another one") from None
+        except Full:
+            raise CannotStart(f"no room on the disk of the state folder {settings.state}") from None
+        try:
+            found = _recovered(store, settings, weights)
+            life = store.db.enter(Life(snapshot.shaping(settings), sha256), now, _file(model))
+        except (Foreign, Failed) as error:
+            store.close()
+            raise CannotStart(f"{error}; --state gives another folder") from None
+        except Full:
+            store.close()
+            raise CannotStart(f"no room on the disk of the state folder {settings.state}") from None
+        return cls(store, found, life, settings)
+
+    def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
+        """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
+        self._journal.append(batch, now, effects, replies, spent_s)
+        return []
+
+    def lose(self) -> None:
+        """Take in that a step failed halfway."""
+        self._journal.lose()
+
+    def fileno(self) -> int | None:
+        """The descriptor to poll: readable when `durable` has something to say."""
+        return self._journal.fileno()
+
+    def durable(self) -> list[Reply]:
+        """What may be said now, the disk having what it depends on. Failed when the disk failed."""
+        return self._journal.durable()
+
+    def turn(self) -> None:
+        """Copy the state for a snapshot, if it is time: call it when nobody waits for a forecast."""
+        if self._journal.due():
+            self._journal.keep(snapshot.capture(self.pipeline, self._journal.step))
+
+    def told(self) -> dict[str, float]:
+        """The journal's figures, as counters of the scoreboard."""
+        return self._journal.told()
+
+    def close(self) -> list[Reply]:
+        """Have what is waiting written, for `CLOSE_S` at most; returns what may be said at the very end."""
+        self._journal.close(CLOSE_S)
+        replies = self._journal.durable()
+        if self._writer.join(0.1):
+            self._store.close()
+        return replies
+
+
+class Kept(Protocol):
+    """What the engine knows of either."""
+
+    pipeline: Pipeline
+
+    def append(
+        self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float
+    ) -> list[Reply]: ...
+    def lose(self) -> None: ...
+    def fileno(self) -> int | None: ...
+    def durable(self) -> list[Reply]: ...
+    def turn(self) -> None: ...
+    def told(self) -> dict[str, float]: ...
+    def close(self) -> list[Reply]: ...
+
+
+def models_of(store: Store) -> dict[str, Weights | None]:
+    """The weights of all runs by SHA-256, and None for runs without any; what cannot be read is left out."""
+    weights: dict[str, Weights | None] = {"": None}
+    try:
+        for sha256, file in store.db.models().items():
+            weights[sha256] = checkpoint.decode(file).weights
+    except (Damaged, CheckpointError):
+        pass
+    return weights
+
+
+def _recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:
+    """What the folder has; what of it is damaged is set aside, and a snapshot made that does not depend on it."""
+    began = time.perf_counter()
+    known = models_of(store)
+
+    def models(sha256: str) -> Weights | None:
+        if sha256 not in known:
+            raise Damaged(f"the model {sha256[:12]} of an earlier run cannot be read")
+        return known[sha256]
+
+    found = recover(store, settings, weights, models)
+    for step in found.damaged:
+        store.discard(step)
+    if store.suspect or not found.whole:
+        # This order: until the snapshot is there, what was acknowledged is in the old journal alone.
+        store.save(found.step, snapshot.encode(snapshot.capture(found.pipeline, found.step)))
+        store.set_aside(found.reports[-1] if found.reports else "the disk had failed")
+        store.mark(suspect=False)
+        found.named = 0
+    found.reports += store.reports
+    for report in found.reports:
+        log.warning("%s", report)
+    if found.step:
+        spent = time.perf_counter() - began
+        log.info("state of step %d, %d samples replayed, in %.2f s", found.step, found.replayed, spent)
+    return found
+
+
+def _file(model: Checkpoint | None) -> bytes:
+    return checkpoint.encode(model) if model else b""
