@@ -95,10 +95,12 @@ def replay(
 
 
 def epoch_shift(recording: Recording) -> float:
-    """Seconds to add so that no time lies before 1970: the daemon takes those for mistakes, a recording may mean them."""
-    if not len(recording) or np.isnan(recording.time).all():
-        return 0.0
-    return -min(0.0, float(np.nanmin(recording.time)))
+    """Seconds to add so that no time lies before 1970: live those are mistakes, a recording may mean them."""
+    return -min(0.0, float(np.nanmin(recording.time))) if _timed(recording) else 0.0
+
+
+def _timed(recording: Recording) -> bool:
+    return not np.isnan(recording.time).all()
 
 
 def _batches(sources: Sequence[Recording]) -> Iterator[tuple[Batch, float]]:
@@ -168,7 +170,8 @@ def _trace(
         step=float(step[-1]) if len(step) else float("nan"),
         levels=pipeline.levels,
         experts=pipeline.experts,
-        time=columns["time"][part] - epoch_shift(source),
+        # where the producer gives no time, the pipeline puts its own
+        time=columns["time"][part] - epoch_shift(source) + (0.0 if _timed(source) else float("nan")),
         value=columns["value"][part],
         mean=columns["mean"][part],
         lower=columns["lower"][part],
