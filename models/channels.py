@@ -21,7 +21,7 @@ from .weights import CHANNELS
 
 NAMES = CHANNELS
 LEVEL_CLIP = 4.0
-_ORDERS = (("ar2", 2), ("ar10", 10), ("ar", lattice.ORDER))
+ORDERS = (("ar2", 2), ("ar10", 10), ("ar", lattice.ORDER))
 
 COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar2": Column(), "ar10": Column(), "ar": Column()}
 
@@ -48,7 +48,7 @@ def update(state: dict[str, Array], x: Array) -> Moment:
     channels = np.empty((len(x), 4))
     channels[:, 0] = scale.difference
     np.subtract(x, state["ar"], out=channels[:, 3])
-    for name, order in _ORDERS:
+    for name, order in ORDERS:
         state[name][...] = scaling.within_range(state, state["origin"] - state["prediction"][:, order - 1])
     np.subtract(state["ar"], x, out=channels[:, 2])
     channels /= s[:, None]

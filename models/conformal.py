@@ -28,9 +28,9 @@ SPIKE = 10.0
 MAXIMUM_FORGETTING = 0.999
 MAXIMUM_SHARE = 1.5
 
-_RATES = np.array([rate(h) for h in HALF_LIVES])
+RATES = np.array([rate(h) for h in HALF_LIVES])
 #: After so many residuals no mean is a plain one any more.
-PLAIN_MEAN = int(1.0 / _RATES[-1]) + 1
+PLAIN_MEAN = int(1.0 / RATES[-1]) + 1
 
 
 def columns(horizon: int, levels: int) -> dict[str, Column]:
@@ -85,9 +85,9 @@ def update(state: Mapping[str, Array], size: Array, width: Array, made: Array, m
     entering[:, :, :2] = np.minimum(size, cap)[:, :, None]
     entering -= means
     if youngest > PLAIN_MEAN:
-        entering *= _RATES
+        entering *= RATES
     else:
-        entering *= np.maximum(_RATES, 1.0 / np.maximum(count, 1)[:, :, None])
+        entering *= np.maximum(RATES, 1.0 / np.maximum(count, 1)[:, :, None])
     entering *= made[:, :, None]
     means += entering
     largest *= 1.0 - (1.0 - MAXIMUM_FORGETTING) * made

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
 
-from . import anomaly, blend, channels, conformal, score
+from . import anomaly, blend, channels, conformal, scaling, score, single
 from .expert import Expert
 from .table import Array, Column, Rows, Table
 
@@ -46,7 +47,8 @@ class Forecaster:
         self.alarm_rate = alarm_rate
         self.miss_rates = 1.0 - np.array(levels)
         #: the place of each level among all of them, narrowest first
-        self._ranks = np.argsort(np.argsort(levels))
+        self._ranks = np.argsort(np.argsort(levels)).tolist()
+        self._miss_rates = self.miss_rates.tolist()
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
         self._unscored: list[tuple[Rows, Array, Array, Array]] = []
@@ -92,6 +94,8 @@ class Forecaster:
         """
         self.score()
         n = len(x)
+        if n == 1 and not bridging and self._is_plain(rows):
+            return self._single(rows, float(x[0]))
         if n <= CHUNK:
             return self._chunk(rows, x, bridging)
         start = rows.start if isinstance(rows, slice) else 0
@@ -126,6 +130,46 @@ class Forecaster:
         outlook = self._forecast(state, moment, p)
         self.table.put(rows, state)
         return outlook
+
+    def _is_plain(self, rows: Rows) -> bool:
+        """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can do."""
+        if self.horizon > 1 or not isinstance(rows, slice):
+            return False
+        state, young = self.table.take(rows), max(self.warmup, scaling.TRUSTED)
+        return state["fresh"].item() >= young and state["count"].item() >= young and state["bridged"].item() == 0.0
+
+    def _single(self, rows: Rows, x: float) -> Outlook:
+        """`_chunk` for one row in plain floats."""
+        state = self.table.take(rows)
+        due, made, widths = (state[name].ravel().tolist() for name in ("due", "due_made", "due_widths"))
+        error = [value - x for value in due]
+        sigma = single.sigma(state)
+        p = anomaly.update(state, np.array([abs(error[0]) / sigma if sigma else np.nan]), self.alarm_rate)
+        single.cover(state, abs(error[0]), widths, self._miss_rates)
+        single.learn(state, error, made)
+        scored = (np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made))
+        self._unscored.append((rows, *scored))
+        moment = single.observe(state, x)
+        state["fresh"] += 1
+        for expert in self.experts:
+            expert.update(state, moment)
+        said = [self._ask(expert, state, moment).item() for expert in self.experts]
+        awake = [1.0 if isfinite(value) else 0.0 for value in said]
+        experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
+        mean, weights, level_one = single.aggregate(state, experts, awake)
+        widths = single.half_widths(state, moment.s.item())
+        state["due"][0, 0, 0], state["due_made"][0, 0, 0] = [mean, *experts, *level_one], [1.0, *awake]
+        state["due_widths"][0, 0, 0], state["weights"][0, 0] = widths, weights
+        published = np.array([[self._sorted(widths)]])
+        voiced = [value if up else np.nan for value, up in zip(said, awake, strict=True)]
+        return Outlook(
+            np.array([[mean]]), mean - published, mean + published, np.array([[voiced]]), np.array([[weights]]), p
+        )
+
+    def _sorted(self, widths: list[float]) -> list[float]:
+        """`_in_order` for one row."""
+        ordered = sorted(widths)
+        return [ordered[rank] for rank in self._ranks]
 
     def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> Array:
         due, made, widths = self._due(state)

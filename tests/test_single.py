@@ -1,0 +1,61 @@
+"""The plain form of a step says what the array form says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from forecastd.models import ensemble
+from forecastd.models.forecaster import Forecaster
+from forecastd.models.table import Array
+from forecastd.models.weights import Weights
+
+
+def forecaster() -> Forecaster:
+    random = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Array:
+        return random.normal(0.0, 0.1, shape).astype(np.float32)
+
+    weights = Weights(draw(4, 20), draw(20, 20), draw(20), draw(20), np.asarray(draw(), np.float32))
+    made = Forecaster(ensemble.experts(list(ensemble.EXPERTS), weights), 10, 1, (0.9, 0.5, 0.99), 1e-3)
+    made.append(1)
+    return made
+
+
+SIGNALS: dict[str, Callable[[np.random.Generator], Array]] = {
+    "wave": lambda random: np.sin(np.arange(1500) / 7) + random.normal(0, 0.1, 1500),
+    "walk": lambda random: 1e6 + random.normal(size=1500).cumsum(),
+    "heavy tails": lambda random: random.standard_t(1.5, 1500),
+    "flat, then not": lambda random: np.where(np.arange(1500) < 300, 5.0, random.normal(size=1500)),
+    "counts": lambda random: random.poisson(0.3, 1500).astype(float),
+    "tiny": lambda random: random.normal(size=1500) * 1e-12,
+    "spike": lambda random: np.where(np.arange(1500) == 700, 1e4, random.normal(size=1500)),
+}
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_each_forecast_interval_weight_and_state_is_that_of_the_array_form(signal: str) -> None:
+    plain, arrays = forecaster(), forecaster()
+    arrays._is_plain = lambda rows: False  # type: ignore[method-assign]
+    for t, x in enumerate(SIGNALS[signal](np.random.default_rng(5))):
+        one = plain.step(slice(0, 1), np.array([x]))
+        other = arrays.step(slice(0, 1), np.array([x]))
+        for name, a, b in zip(one._fields, one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * max(1.0, abs(x)), err_msg=f"{name} at sample {t}")
+    plain.score()
+    arrays.score()
+    for table, reference in ((plain.table, arrays.table), (plain.scores, arrays.scores)):
+        for name, column in reference.arrays.items():
+            scale = 1e-9 * np.abs(column[:1]).max(initial=1e-30)
+            np.testing.assert_allclose(table.arrays[name][:1], column[:1], rtol=1e-5, atol=scale, err_msg=name)
+
+
+def test_a_quiet_stream_takes_the_plain_form_once_it_is_warm() -> None:
+    made = forecaster()
+    for x in np.sin(np.arange(30.0)):
+        made.step(slice(0, 1), np.array([x]))
+    assert made._is_plain(slice(0, 1))
+    made.restart(slice(0, 1))
+    assert not made._is_plain(slice(0, 1))
