@@ -94,9 +94,9 @@ class AsyncProducer:
         try:
             while True:
                 self._moved.clear()
-                self._outbox.check()
                 if condition():
                     return
+                self._outbox.check()
                 await self._moved.wait()
         finally:
             self._awaited -= 1

@@ -96,20 +96,21 @@ class Window:
     @property
     def ready(self) -> bool:
         """Whether there is something to send now."""
-        stage = self._again or self._fresh
-        return bool(stage) and (not self.flying or self.flying + len(stage[0]) <= self.credit)
+        stage, room = self._again or self._fresh, self.credit - self.flying
+        # What does not fit is cut, but not into crumbs, which cost as much as whole messages.
+        return bool(stage) and (len(stage[0]) <= room or room >= max(1, self.credit // 4))
 
     def take(self) -> tuple[int, Block] | None:
         """The next block to send and the number of its first sample; None when there is none, or no credit for it."""
         if not self.ready:
             return None
-        stage = self._again or self._fresh
+        stage, room = self._again or self._fresh, self.credit - self.flying
         block = stage.popleft()
         if block is self._gathered:
             self._gathered = None
-        if len(block) > self.credit:  # cut only where it would never fit: crumbs cost as much as whole messages
-            stage.appendleft(block.part(self.credit, len(block)))
-            block = block.part(0, self.credit)
+        if len(block) > room:
+            stage.appendleft(block.part(room, len(block)))
+            block = block.part(0, room)
         first = self.sent + 1
         self.sent += len(block)
         if self.sent <= self.ever:

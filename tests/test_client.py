@@ -478,8 +478,10 @@ def test_a_producer_killed_again_and_again_loses_nothing_that_send_returned_for(
         command = [sys.executable, "-c", textwrap.dedent(PLC), daemon.endpoint, str(tmp_path / "spool"), str(told)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as plc:
             assert plc.stdout is not None
-            until(lambda already=already: len(daemon.taken) > already + 200)  # type: ignore[misc]
-            os.kill(plc.pid, signal.SIGKILL)
+            try:
+                until(lambda already=already: len(daemon.taken) > already + 200)  # type: ignore[misc]
+            finally:
+                os.kill(plc.pid, signal.SIGKILL)
             lines = plc.stdout.read().split()
             told = int(lines[-1])
         with Producer(daemon.endpoint, spool=tmp_path / "spool") as heir:

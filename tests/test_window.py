@@ -58,12 +58,16 @@ def test_at_most_half_the_window_is_under_way_and_an_acknowledgement_gives_credi
     assert (window.room, window.flying) == (2, 4)
 
 
-def test_a_block_larger_than_the_credit_is_cut() -> None:
-    window = Window(8)
-    window.put(block(1, 2, 3, 4, 5, 6))
-    assert taken(window) == [(1, [1, 2, 3, 4])]
-    window.ack(4)
-    assert taken(window) == [(5, [5, 6])]
+def test_a_block_larger_than_the_credit_is_cut_though_not_into_crumbs() -> None:
+    window = Window(16)
+    window.put(block(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12))
+    assert taken(window) == [(1, [1, 2, 3, 4, 5, 6, 7, 8])]
+    window.ack(1)
+    assert taken(window) == []
+    window.ack(2)
+    assert taken(window) == [(9, [9, 10])]
+    window.ack(8)
+    assert taken(window) == [(11, [11, 12])]
 
 
 def test_after_a_break_the_unacknowledged_come_again_in_order_before_the_fresh() -> None:
