@@ -7,6 +7,7 @@ spread is small the series is regular, and a longer difference is a gap of a who
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp, log
 
 import numpy as np
 
@@ -65,6 +66,28 @@ def update(state: Mapping[str, Array], time: Array, timed: Array) -> None:
     count += usable
     state["time"][...] = time
     state["timed"][...] = timed
+
+
+def update_one(state: Mapping[str, Array], time: float, timed: bool) -> int:
+    """`missed` and `update` for one row in plain floats: the steps missed."""
+    before, log_step, spread = state["time"].item(), state["log_step"].item(), state["spread"].item()
+    count = state["steps"].item()
+    missed = 0
+    if timed and spread < REGULAR and count >= 8 and state["timed"].item():
+        steps = min((time - before) / exp(log_step), 2.0**31)
+        missed = max(round(steps) - 1, 0)
+    if time > before:
+        log_difference = log(time - before)
+        if count == 0:
+            log_step = log_difference
+        offset = log_difference - log_step
+        reach = max(MOVE_FIRST / (count + 1), MOVE)
+        state["log_step"][0] = log_step + min(max(offset, -reach), reach)
+        weight = max(SPREAD_RATE, 1.0 / (count + 1))
+        state["spread"][0] = spread + weight * (min(abs(offset), SPREAD_MAX) - spread)
+        state["steps"][0] = count + 1
+    state["time"][0], state["timed"][0] = time, timed
+    return missed
 
 
 def step(state: Mapping[str, Array]) -> Array:

@@ -7,6 +7,7 @@ admit → settle → window → experts → blend → interval → publish. No s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,9 @@ class Pipeline:
             self.forecaster.append(new)
         for places in _rounds(row):
             places = self._in_time(batch, row, places, effects.replies)
-            if len(places):
+            if len(places) == 1:
+                effects.forecasts.append(self._one(batch, row[places], places.item(), now))
+            elif len(places):
                 effects.forecasts.append(self._round(batch, row[places], places, now))
         effects.taken = row >= 0  # lateness shows in the rounds
         return effects
@@ -131,6 +134,44 @@ class Pipeline:
             score=outlook.p,
             flag=flag,
             model=np.full(len(row), self.version),
+        )
+
+    def _one(self, batch: Batch, row: Index, place: int, now: float) -> Forecasts:
+        """`_round` for one sample, which is what a quiet stream brings."""
+        number, time = row.item(), batch.time.item(place)
+        rows, value, timed = slice(number, number + 1), batch.value[place : place + 1].copy(), time == time
+        time = time if timed else now
+        state = self.series.take(rows)
+        missed = cadence.update_one(state, time, timed)
+        if missed:
+            self._bridge(row, np.array([missed]))
+            state["gaps"] += 1
+        outlook = self.forecaster.step(rows, value)
+        p, ready = outlook.p.item(), not isnan(outlook.mean.item(0))
+        flag = p < self.settings.alarm_rate
+        count = state["samples"].item() + 1
+        state["samples"][0], state["seen"][0], state["score"][0], state["flag"][0] = count, now, p, flag
+        if flag:
+            state["anomalies"] += 1
+        state["forecast"][...], state["lower"][...], state["upper"][...] = outlook.mean, outlook.lower, outlook.upper
+        self.samples += 1
+        self.forecasts += ready
+        return Forecasts(
+            row=row,
+            series=[self.names[number]],
+            time=np.array([time]),
+            value=value,
+            step=cadence.step(state),
+            count=np.array([count]),
+            ready=np.array([ready]),
+            mean=outlook.mean,
+            lower=outlook.lower,
+            upper=outlook.upper,
+            experts=outlook.experts,
+            weights=outlook.weights,
+            score=outlook.p,
+            flag=np.array([flag]),
+            model=np.array([self.version]),
         )
 
     def _bridge(self, row: Index, missed: NDArray[np.int64]) -> None:

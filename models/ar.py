@@ -27,7 +27,7 @@ class AR:
         """The forecasts, shape (n, horizon)."""
         first = state[self.name][:, None]
         if horizon == 1:
-            return first.copy()
+            return first
         ahead = state["origin"][:, None] + lattice.ahead(state, self.order, horizon)
         for step in range(1, horizon):
             ahead[:, step] = scaling.within_range(state, ahead[:, step])

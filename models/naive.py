@@ -21,4 +21,5 @@ class Naive:
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The last value at each step, shape (n, horizon)."""
-        return np.repeat(moment.x[:, None], horizon, axis=1)
+        last = moment.x[:, None]
+        return last if horizon == 1 else np.repeat(last, horizon, axis=1)

@@ -44,6 +44,9 @@ class Recurrent:
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The forecasts, shape (n, horizon)."""
         window, count = state["window"], state["count"]
+        if len(window) == 1 and horizon == 1 and state["fresh"].item() >= self.weights.window:
+            f = self.open.forecast(state["row"].item(), count.item(), window[0])
+            return self._output(f, moment.x, moment.s)[:, None]
         if len(window) <= FEW:
             places = zip(state["row"].tolist(), count.tolist(), window, strict=True)
             f = np.array([self.open.forecast(row, number, inputs) for row, number, inputs in places])
@@ -59,8 +62,8 @@ class Recurrent:
             return x[:, None]
         return channels if self.picked is None else channels[:, self.picked]
 
-    def _output(self, f: Array, x: Array, s: Array) -> Array:
-        return f if self.weights.output == "value" else x + s * f
+    def _output(self, f: Array | float, x: Array, s: Array) -> Array:
+        return np.full(len(x), f) if self.weights.output == "value" else x + s * f
 
     def _roll_out(self, state: Mapping[str, Array], moment: Moment, first: Array, horizon: int) -> Array:
         """Each forecast enters window and lattice as if it had come; scales and coefficients stay as they are."""

@@ -22,8 +22,9 @@ class Ses:
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:
         """Move the level towards the sample; the first sample is the level."""
         level = state["ses"]
-        level += np.where(state["count"] == 1, 1.0, SMOOTHING) * (moment.x - level)
+        level += np.maximum(state["count"] == 1, SMOOTHING) * (moment.x - level)
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The level at each step, shape (n, horizon)."""
-        return np.repeat(state["ses"][:, None], horizon, axis=1)
+        level = state["ses"][:, None]
+        return level if horizon == 1 else np.repeat(level, horizon, axis=1)

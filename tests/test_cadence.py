@@ -83,3 +83,15 @@ def test_an_outage_of_years_does_not_overflow() -> None:
         clock.tick(time)
     assert clock.tick(1e300) > 0
     assert np.isfinite(clock.step)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_one_sample_in_plain_floats_is_as_many_in_arrays(timed: bool) -> None:
+    clock, plain = Clock(), Clock()
+    at = times(2.0, 300, jitter=0.2)
+    at[150:] += 7.0
+    at[200] = at[199]
+    for time in at:
+        assert clock.tick(time, timed) == cadence.update_one(plain.state, time, timed)
+        for name, column in clock.state.items():
+            np.testing.assert_allclose(plain.state[name], column, rtol=1e-12, err_msg=name)
