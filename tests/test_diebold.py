@@ -47,6 +47,7 @@ def test_the_statistic_is_the_equation_of_the_papers() -> None:
     verdict = compare(a, b, step=h)
     assert verdict.statistic == pytest.approx(expected, rel=1e-12)
     assert verdict.difference == pytest.approx(d.mean(), rel=1e-12)
+    assert verdict.p == two_sided(verdict.statistic, n - 1)
 
 
 def test_the_first_is_better_below_zero_and_the_order_only_turns_the_sign() -> None:
