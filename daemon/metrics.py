@@ -6,6 +6,7 @@ fills those in itself: the same bytes, sooner."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -82,7 +83,9 @@ FAMILIES = (
     Family(
         "interval_score", "winkler", BY_LEVEL, "The mean Winkler score of late: the width, and a penalty for each miss."
     ),
-    Family("expert_weight", "weight", BY_SOURCE, "The weight of the expert in the blend, from zero to one."),
+    Family(
+        "expert_weight", "weight", ("source",), "The weight of the expert in the blend one step ahead, zero to one."
+    ),
     Family("anomaly_score", "score", (), "How usual the last sample was: the share of samples at least as far off."),
     Family("anomalies", "anomalies", (), "Samples of the series flagged as anomalies since the start.", counter=True),
 )
@@ -217,8 +220,11 @@ class SeriesCollector(Collector):
 
 def _cells(board: Scoreboard, family: Family, rows: NDArray[np.intp]) -> list[list[float]]:
     """The values, by cell and then by row."""
-    cells: list[list[float]] = board.columns[family.column][rows].reshape(len(rows), -1).T.tolist()
-    return cells if len(rows) else [[] for _ in axis_labels(board, family)]
+    column = board.columns[family.column][rows]
+    if column.ndim > 1 + len(family.axes):
+        column = column[:, 0]  # kept for each step ahead, shown for the first
+    cells: list[list[float]] = column.reshape(len(rows), math.prod(column.shape[1:])).T.tolist()
+    return cells
 
 
 class Exposition:
