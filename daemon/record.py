@@ -115,7 +115,7 @@ def decode(blob: bytes, step: int, names: Sequence[str]) -> list[Entry]:
     """The entries of a blob whose first step is `step`; `names` are the names by row. Damaged where it is none."""
     try:
         return [_entry(line, step + k, names) for k, line in enumerate(_decoder.decode(blob))]
-    except (msgspec.DecodeError, ValueError, IndexError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, LookupError, TypeError) as error:
         raise Damaged(f"the commit at step {step} cannot be read: {error}") from None
 
 
