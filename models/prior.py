@@ -119,7 +119,8 @@ def _counting(signal: Floats) -> Floats:
     """How much louder noise is where there is more to count: the square root of the height over the lowest, about 1."""
     height = signal - signal.min(0)
     mean = height.mean(0)
-    return np.sqrt(height / np.where(mean > 1e-9, mean, 1.0) + 0.02)
+    louder: Floats = np.sqrt(height / np.where(mean > 1e-9, mean, 1.0) + 0.02)
+    return louder
 
 
 def _spikes(random: np.random.Generator, length: int, count: int) -> Floats:
@@ -140,7 +141,7 @@ def _bursts(random: np.random.Generator, length: int, count: int) -> Floats:
 
 def _measured(random: np.random.Generator, signal: Floats) -> Floats:
     """As an instrument shows it: some series as exponentials, some cut off at a floor, some quantised or counted."""
-    count = signal.shape[1]
+    count: int = signal.shape[1]
     signal = _unit(signal)
     bent = np.exp(np.clip(signal * random.uniform(0.3, 1.5, count), -8, 8))
     signal = np.where(random.random(count) < 0.15, _unit(bent), signal)

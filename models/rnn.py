@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,6 +135,11 @@ def fit_epochs(
     trained = extract(model, weights)
     keras.backend.clear_session()
     return trained
+
+
+def export(path: str | Path, weights: Weights) -> None:
+    """Write the weights as a Keras model, to a path ending in `.keras`; `archive.read` reads it back without Keras."""
+    build(weights).save(path)
 
 
 def versions() -> dict[str, str]:
