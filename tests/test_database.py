@@ -14,6 +14,14 @@ from forecastd.daemon.database import FORGOTTEN_MAX, SCHEMA, TIDY_EVERY, Commit,
 from forecastd.daemon.disk import Full
 from forecastd.daemon.record import Damaged, Foreign
 
+LOOK = """
+import sys
+from pathlib import Path
+from forecastd.daemon.database import Database
+database = Database.read(Path(sys.argv[1]))
+print([commit.step for commit in database.commits()], database.names())
+"""
+
 
 def commit(step: int, size: int = 10, steps: int = 1, time: float | None = None) -> Commit:
     return Commit(step, steps, steps, 1, float(step if time is None else time), os.urandom(size))
@@ -41,9 +49,7 @@ def test_what_is_committed_is_read_back_in_order(path: Path) -> None:
 def test_another_process_sees_a_commit_as_soon_as_it_has_returned(path: Path) -> None:
     database = Database.open(path)
     database.commit(commit(1), ["a", "b"])
-    code = "import sys; from forecastd.daemon.database import Database as D; d = D.read(__import__('pathlib').Path(sys.argv[1]));"
-    code += "print([c.step for c in d.commits()], d.names())"
-    out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[1] ['a', 'b']"
 
 

@@ -179,7 +179,7 @@ def test_steps_that_are_missing_are_noticed(past: Past) -> None:
 @pytest.mark.parametrize("table", ["names", "lives"])
 def test_without_names_or_settings_the_snapshot_is_all_there_is(past: Past, table: str) -> None:
     past.run(steps(60), (20,))
-    past.store.db._db.execute(f"UPDATE {table} SET checksum = 0")
+    past.store.db._db.execute(f"UPDATE {table} SET checksum = 0")  # noqa: S608
     found = past.recover()
     assert (found.step, found.whole) == (20, False)
     assert state(found.pipeline) == state(live(Pipeline(settings(), model().weights), steps(20)))

@@ -1,0 +1,167 @@
+"""The engine's state at its start and its end: what of a folder is used, set aside, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from forecastd.daemon import keeper as module
+from forecastd.daemon.batch import Reply
+from forecastd.daemon.disk import Failed, Full
+from forecastd.daemon.errors import CannotStart
+from forecastd.daemon.keeper import Ephemeral, Keeper
+from forecastd.daemon.pipeline import Pipeline
+from forecastd.daemon.settings import Settings
+from forecastd.daemon.store import FILE, Store
+from forecastd.tests.feed import NOW, live, model, settings, state, steps
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.0)
+
+
+def chosen(folder: Path, **changes: Any) -> Settings:
+    return msgspec.structs.replace(settings(**changes), state=str(folder))
+
+
+def work(keeper: Keeper, stream: Iterable[Any], snapshot: bool = False) -> list[Reply]:
+    """Take steps; what the disk has acknowledged when the daemon ends."""
+    for number, (batch, now) in enumerate(stream, 1):
+        effects = keeper.pipeline.step(batch, now)
+        assert keeper.append(batch, now, effects, [Reply(b"p", ack=number)], 10.0 if snapshot else 0.0) == []
+        keeper.turn()
+    return keeper.close()
+
+
+def reference(count: int) -> bytes:
+    return state(live(Pipeline(settings(), model().weights), steps(count)))
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_daemon_goes_on_where_the_last_one_ended(tmp_path: Path, snapshot: bool) -> None:
+    for end in (30, 50, 90):
+        keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+        assert state(keeper.pipeline) == reference(keeper._journal.step)
+        work(keeper, steps(end, first=keeper._journal.step), snapshot)
+    assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(90)
+    assert bool(Store.read(tmp_path).snapshots()) == snapshot
+
+
+def test_all_is_acknowledged_before_it_ends(tmp_path: Path) -> None:
+    replies = work(Keeper.open(chosen(tmp_path), model(), NOW), steps(20))
+    assert replies[-1] == Reply(b"p", ack=20)
+
+
+def test_an_ephemeral_daemon_acknowledges_at_once_and_writes_nothing(tmp_path: Path) -> None:
+    keeper = Ephemeral(chosen(tmp_path / "none"), model())
+    (batch, now), *_ = steps(1)
+    assert keeper.append(batch, now, keeper.pipeline.step(batch, now), [Reply(b"p", ack=1)], 0.0) == [
+        Reply(b"p", ack=1)
+    ]
+    keeper.turn()
+    assert (keeper.fileno(), keeper.durable(), keeper.told(), keeper.close()) == (None, [], {}, [])
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_in_use_is_told_in_a_line(tmp_path: Path) -> None:
+    """Fault 31."""
+    keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+    with pytest.raises(CannotStart, match=r"in use by process \d+; --state gives another"):
+        Keeper.open(chosen(tmp_path), model(), NOW)
+    keeper.close()
+    Keeper.open(chosen(tmp_path), model(), NOW).close()
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match="Not a directory"):
+        Keeper.open(chosen(tmp_path / "file" / "state"), model(), NOW)
+
+
+def test_a_journal_of_a_newer_forecastd_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Fault 7."""
+    store = Store.open(tmp_path)
+    store.db._db.execute("PRAGMA user_version = 99")
+    store.close()
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(CannotStart, match="use a newer forecastd"):
+        Keeper.open(chosen(tmp_path), model(), NOW)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def damage(folder: Path, step: int) -> None:
+    store = Store.open(folder)
+    store.db._db.execute("UPDATE commits SET checksum = 0 WHERE step <= ? AND step + steps > ?", (step, step))
+    store.close()
+
+
+def one_by_one(folder: Path, first: int, last: int) -> None:
+    """A commit a step, so that a damaged one is one step."""
+    for number in range(first, last):
+        work(Keeper.open(chosen(folder), model(), NOW), steps(number + 1, first=number))
+
+
+def test_what_comes_before_a_damaged_commit_is_kept_and_the_daemon_goes_on(tmp_path: Path) -> None:
+    one_by_one(tmp_path, 0, 6)
+    damage(tmp_path, 5)
+    keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+    assert keeper.told()["journal_damaged"] > 0
+    assert state(keeper.pipeline) == reference(4)
+    work(keeper, steps(20, first=4))
+    assert (tmp_path / f"{FILE}.1").exists()
+    keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+    assert keeper.told()["journal_damaged"] == 0
+    assert state(keeper.pipeline) == reference(20)
+
+
+@pytest.mark.parametrize("stage", ["save", "set_aside", "enter"])
+@pytest.mark.parametrize("fault", [Full("no room"), Failed("Input/output error")])
+def test_a_disk_that_gives_out_during_the_repair_loses_nothing_more(
+    tmp_path: Path, stage: str, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one(tmp_path, 0, 6)
+    damage(tmp_path, 5)
+
+    def refuse(*_: Any) -> None:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        if stage == "enter":
+            patch.setattr("forecastd.daemon.database.Database.enter", refuse)
+        else:
+            patch.setattr(Store, stage, refuse)
+        with pytest.raises(CannotStart):
+            Keeper.open(chosen(tmp_path), model(), NOW)
+    assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(4)
+
+
+def test_after_a_failure_of_the_disk_nothing_depends_on_what_it_was_thought_to_have(tmp_path: Path) -> None:
+    """Fault 5: a new journal, and a new snapshot of all that could be read, before anything is acknowledged."""
+    work(Keeper.open(chosen(tmp_path), model(), NOW), steps(30))
+    store = Store.open(tmp_path)
+    store.mark(suspect=True)
+    store.close()
+    keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+    assert state(keeper.pipeline) == reference(30)
+    reader = Store.read(tmp_path)
+    assert (reader.snapshots(), list(reader.commits()), reader.suspect) == ([30], [], False)
+    work(keeper, steps(40, first=30))
+    assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(40)
+
+
+def test_a_change_of_settings_is_taken_over_and_can_be_gone_back_on(tmp_path: Path) -> None:
+    work(Keeper.open(chosen(tmp_path), model(), NOW), steps(30))
+    keeper = Keeper.open(chosen(tmp_path, horizon=3), model(), NOW)
+    assert keeper.pipeline.settings.horizon == 3
+    assert keeper.pipeline.samples > 0
+    work(keeper, steps(50, first=30))
+    after = state(keeper.pipeline)
+    keeper = Keeper.open(chosen(tmp_path, horizon=3), model(), NOW)
+    assert state(keeper.pipeline) == after
+    keeper.close()
+    assert Keeper.open(chosen(tmp_path), model(), NOW).pipeline.settings.horizon == 1
