@@ -226,8 +226,12 @@ def _draw(outcome: Outcome, path: Path) -> None:
         axis.plot(panel.forecast, color="blue", linestyle="dashed", label="forecast, one step ahead")
         axis.set_title(panel.title, loc="left")
         axis.set_xlabel("sample")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right")
-    axes[-1].plot(outcome.losses, color="black")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=2)
+    steps = outcome.checkpoint.manifest["steps"]
+    axes[-1].plot(
+        [(k + 1) * steps / len(outcome.losses) for k in range(len(outcome.losses))], outcome.losses, color="black"
+    )
+    axes[-1].set_xlabel("step")
     axes[-1].set_yscale("log")
     axes[-1].set_title("loss", loc="left")
     figure.suptitle(f"{outcome.checkpoint.name}: {outcome.checkpoint.manifest['command']}")

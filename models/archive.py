@@ -1,7 +1,7 @@
 """Models out of `.keras` files, without Keras: the architecture is checked, then five arrays are read; nothing is run.
 
 Loading such a file with Keras can run code that lies in it (CVE-2025-1550, CVE-2025-9906), in spite of its safe mode.
-Such files are written by `rnn.export`, or by Keras for a model of the textbook's shape: Input, SimpleRNN(relu), Dense(1),
+Ours are written by `rnn.export`, or by Keras for a model of the textbook's shape: Input, SimpleRNN(relu), Dense(1), and
 perhaps a relu.
 """
 
