@@ -93,7 +93,7 @@ def samples(store: Store) -> Iterator[Sample]:
 def _models(store: Store, problems: list[str]) -> dict[str, Weights | None]:
     models: dict[str, Weights | None] = {"": None}
     try:
-        files = store.db.models()
+        files = store.models()
     except Damaged as damage:
         problems.append(str(damage))
         return models

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from ..models import checkpoint
@@ -64,7 +65,15 @@ class Ephemeral:
 class Keeper:
     """A state folder in use. All but the writing itself is done in the engine's loop, and never waits."""
 
-    def __init__(self, store: Store, found: Recovery, life: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        found: Recovery,
+        life: int,
+        settings: Settings,
+        writer: Callable[[Journal], Writer],
+        clock: Callable[[], float],
+    ) -> None:
         self.pipeline = found.pipeline
         self._store = store
         older = [0, *sorted(step for step in store.snapshots() if step <= found.step)][-2:]
@@ -79,32 +88,43 @@ class Keeper:
             kept=(older[0], older[-1]),
             bytes_max=settings.limits.journal_bytes,
             age_s=settings.limits.journal_s,
+            clock=clock,
         )
         self._journal.figures.damaged = len(found.reports)
         self._journal.fileno()
-        self._writer = Writer(self._journal)
+        self._writer = writer(self._journal)
 
     @classmethod
     def open(cls, settings: Settings, model: Checkpoint | None, now: float) -> Keeper:
         """The state as the folder `settings.state` has it. CannotStart, in one line, where it cannot be used."""
-        weights = model.weights if model else None
-        sha256 = digest(weights) if weights else ""
         try:
             store = Store.open(settings.state, LOCK_WAIT_S)
+            try:
+                return cls.begin(store, settings, model, now)
+            except BaseException:
+                store.close()
+                raise
         except (Locked, Foreign, Failed) as error:
-            raise CannotStart(f"{error}; --state gives another one") from None
-        except Full:
-            raise CannotStart(f"no room on the disk of the state folder {settings.state}") from None
-        try:
-            found = _recovered(store, settings, weights)
-            life = store.db.enter(Life(snapshot.shaping(settings), sha256), now, _file(model))
-        except (Foreign, Failed) as error:
-            store.close()
             raise CannotStart(f"{error}; --state gives another folder") from None
         except Full:
-            store.close()
             raise CannotStart(f"no room on the disk of the state folder {settings.state}") from None
-        return cls(store, found, life, settings)
+
+    @classmethod
+    def begin(
+        cls,
+        store: Store,
+        settings: Settings,
+        model: Checkpoint | None,
+        now: float,
+        writer: Callable[[Journal], Writer] = Writer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Keeper:
+        """A run of the daemon on an open folder. Foreign, Full, Failed."""
+        weights = model.weights if model else None
+        found = recovered(store, settings, weights)
+        life = Life(snapshot.shaping(settings), digest(weights) if weights else "")
+        file = checkpoint.encode(model) if model else b""
+        return cls(store, found, store.enter(life, now, file), settings, writer, clock)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
@@ -161,14 +181,14 @@ def models_of(store: Store) -> dict[str, Weights | None]:
     """The weights of all runs by SHA-256, and None for runs without any; what cannot be read is left out."""
     weights: dict[str, Weights | None] = {"": None}
     try:
-        for sha256, file in store.db.models().items():
+        for sha256, file in store.models().items():
             weights[sha256] = checkpoint.decode(file).weights
     except (Damaged, CheckpointError):
         pass
     return weights
 
 
-def _recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:
+def recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:
     """What the folder has; what of it is damaged is set aside, and a snapshot made that does not depend on it."""
     began = time.perf_counter()
     known = models_of(store)
@@ -194,7 +214,3 @@ def _recovered(store: Store, settings: Settings, weights: Weights | None) -> Rec
         spent = time.perf_counter() - began
         log.info("state of step %d, %d samples replayed, in %.2f s", found.step, found.replayed, spent)
     return found
-
-
-def _file(model: Checkpoint | None) -> bytes:
-    return checkpoint.encode(model) if model else b""

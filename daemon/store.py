@@ -76,6 +76,9 @@ class Store:
 
     # ---- the journal
 
+    def enter(self, life: Life, now: float, model: bytes = b"") -> int:
+        return self.db.enter(life, now, model)
+
     def commit(
         self, commit: Commit, names: Sequence[str] = (), first: int = 0, events: Sequence[Mapping[str, Any]] = ()
     ) -> None:
@@ -92,6 +95,9 @@ class Store:
 
     def lives(self) -> dict[int, Life]:
         return self.db.lives()
+
+    def models(self) -> dict[str, bytes]:
+        return self.db.models()
 
     def set_aside(self, why: str) -> None:
         """Begin a new journal, and keep the one there was under another name. Full, Failed."""

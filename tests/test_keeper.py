@@ -131,10 +131,7 @@ def test_a_disk_that_gives_out_during_the_repair_loses_nothing_more(
         raise fault
 
     with monkeypatch.context() as patch:
-        if stage == "enter":
-            patch.setattr("forecastd.daemon.database.Database.enter", refuse)
-        else:
-            patch.setattr(Store, stage, refuse)
+        patch.setattr(Store, stage, refuse)
         with pytest.raises(CannotStart):
             Keeper.open(chosen(tmp_path), model(), NOW)
     assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(4)
