@@ -1,48 +1,286 @@
-"""The value one season ago, where a season is configured or has been found in the stream."""
+"""What the season says: the last three seasons, and how far to believe them against the order-32 forecast.
+
+S_t, the season's value for sample t, is the mean of the values one, two and three seasons earlier, each held near the
+median of the three, so that an old spike is not replayed; between two samples the value is interpolated. With â the
+order-32 forecast of `lattice`,
+
+    ŷ_{t+1} = â_{t+1} + a (x_t - S_t) + b (S_{t+1} - â_{t+1})
+
+a and b fitted by least squares with forgetting, from a start at a = b = 0: a series above its season stays there for a
+while, and the season may tell much or little. Further steps feed the forecasts back. The season is configured or found
+by `season`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import floor, inf, isnan, nan
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from . import lattice, season
 from .channels import Moment
 from .table import Array, Column
 
-#: Samples of the past that are kept a series; a season is at most a third of that, so that three can be compared.
+Index = NDArray[np.intp]
+
+#: Samples of the past that are kept a series (a power of two); three seasons must fit in.
 HISTORY = 1024
+#: How many of them are looked at for a season: the largest of these numbers that have come.
+WINDOWS = np.array([64, 96, 128, 192, 256, 384, 512, 768, 1024])
+#: Samples between two looks: a quarter of those that have come, within these bounds; half of that after a look that
+#: proposed a season.
+LOOK_MIN, LOOK_MAX = 32, 512
+FORGETTING = 0.998
+#: The usual size of x - S is a mean with that weight of the newest.
+SPREAD_RATE = 0.02
+#: An earlier season counts as at most that many usual sizes off the median; what is fitted is held within the larger
+#: number of them.
+CLIP_PAST, CLIP = 3.0, 12.0
+SEASONS = 3
+#: Keeps what is divided by above 0; so is its square.
+TINY = 1e-140
+#: Up to so many rows plain floats are faster than arrays.
+FEW = 2
+#: Margin to the envelope of the series, as a share of its width.
+MARGIN = 0.2
 
 
 class Seasonal:
-    """Repeats the last season. `season` in samples for all series; without it each series' own is used as soon as one is found."""
+    """Repeats the season, as far as that pays.
+
+    `period` in samples, from 1 to 1,023, for all series; without it each series' own is used as soon as one is found.
+    """
 
     name = "seasonal"
     columns: Mapping[str, Column] = {
-        # offsets to the row's origin, so that float32 is enough; the sample number c lies at place c mod HISTORY
-        "history": Column((HISTORY,), dtype=np.float32),
-        "season": Column(dtype=np.int64),
+        #: Samples so far, with those that a gap left out; sample number c lies at place c mod HISTORY, as an offset to
+        #: the row's origin.
+        "season_clock": Column(dtype=np.int64),
+        "history": Column((HISTORY,), np.nan, dtype=np.float32),
+        #: in samples, 0 where none is known
+        "season": Column(),
+        "season_candidate": Column(),
+        "season_doubts": Column(dtype=np.int64),
+        #: usual size of x - S; 0 where the season is new
+        "season_spread": Column(),
+        #: x_t - S_t of the newest sample; S and â of the next
+        "season_terms": Column((3,), np.nan),
+        #: weighted sums of products of (x_t - S_t, S_{t+1} - â_{t+1}, x_{t+1} - â_{t+1}): 11, 12, 22, 13, 23
+        "season_fit": Column((5,)),
     }
 
-    def __init__(self, season: int = 0) -> None:
-        self.season = season
+    def __init__(self, period: float = 0.0) -> None:
+        self.period = float(period)
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:
-        """Keep the sample."""
-        count = state["count"]
-        state["history"][np.arange(len(count)), count % HISTORY] = moment.x - state["origin"]
-        if self.season:
-            state["season"][...] = np.where(count > self.season, self.season, 0)
+        """Keep the sample, look for a season when it is time to, learn how much it tells."""
+        clock = state["season_clock"]
+        clock += 1
+        state["history"][np.arange(len(clock)), clock & (HISTORY - 1)] = moment.x - state["origin"]
+        if self.period:
+            state["season"][...] = self.period
+        else:
+            # the row's number staggers the looks, so that no step has many
+            due = (clock + state["row"]) & (LOOK_MIN - 1)
+            if not due.all():
+                self._look(state, np.flatnonzero(due == 0))
+        for rows in _seasonal(state):
+            if isinstance(rows, int):
+                _learn_one(state, rows, float(moment.x[rows]), float(moment.s[rows]))
+            else:
+                _learn(state, rows, moment.x[rows], moment.s[rows])
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
-        """The values one season before each step ahead, shape (n, horizon); NaN where there is no season."""
-        season, count = state["season"], state["count"]
-        known = season > 0
-        if not known.any():
-            return np.full((len(count), horizon), np.nan)
-        ahead = np.arange(1, horizon + 1)
-        period = np.maximum(season, 1)[:, None]
-        # the newest sample number that is whole seasons before count + ahead
-        number = count[:, None] + ahead - period * -(-ahead // period)
-        past = state["history"][np.arange(len(count))[:, None], number % HISTORY] + state["origin"][:, None]
-        past[~known] = np.nan
-        return past
+        """The forecasts, shape (n, horizon); NaN where there is no season."""
+        out = np.full((len(moment.x), horizon), np.nan)
+        for rows in _seasonal(state):
+            if isinstance(rows, int):
+                if horizon == 1:
+                    out[rows, 0] = _forecast_one(state, rows)
+                    continue
+                rows = np.array([rows])
+            out[rows] = _forecast(state, rows, horizon)
+        return out
+
+    @staticmethod
+    def skip(arrays: Mapping[str, Array], rows: Index, missed: Array) -> None:
+        """Pass over `missed` samples, shape (n,), of `rows` that never came: the season goes on where it would be.
+        `arrays` are whole columns.
+        """
+        for row, gap in zip(rows.tolist(), missed.tolist(), strict=True):
+            start = int(arrays["season_clock"][row]) + 1
+            arrays["history"][row, (start + np.arange(min(gap, HISTORY))) & (HISTORY - 1)] = np.nan
+            arrays["season_clock"][row] += gap
+            arrays["season_terms"][row] = np.nan
+
+    def _look(self, state: Mapping[str, Array], rows: Index) -> None:
+        rows = rows[state["season_clock"][rows] >= season.SAMPLES_MIN]
+        if not len(rows):
+            return
+        clock = state["season_clock"][rows]
+        interval = 1 << np.minimum(np.frexp(clock)[1] - 3, LOOK_MAX.bit_length() - 1)
+        interval >>= state["season_candidate"][rows] > 0.0
+        now = (clock + state["row"][rows]) & (np.maximum(interval, LOOK_MIN) - 1) == 0
+        rows, clock = rows[now], clock[now]
+        window = WINDOWS[np.searchsorted(WINDOWS, clock, side="right") - 1]
+        for size in np.unique(window).tolist():
+            part = window == size
+            x = state["history"][rows[part, None], (clock[part, None] + np.arange(1 - size, 1)) & (HISTORY - 1)]
+            _decide(state, rows[part], x)
+
+
+def _decide(state: Mapping[str, Array], rows: Index, x: Array) -> None:
+    before = state["season"][rows]
+    known = (state["season_candidate"], state["season_doubts"])
+    now, candidate, doubts = season.decide(x, before, *(column[rows] for column in known))
+    state["season"][rows], known[0][rows], known[1][rows] = now, candidate, doubts
+    other = rows[(now > 0.0) & ~season.same(now, before)]
+    state["season_terms"][other] = np.nan
+    state["season_fit"][other] = state["season_spread"][other] = 0.0
+
+
+def _seasonal(state: Mapping[str, Array]) -> list[int] | list[Index]:
+    """The rows with a season: one by one if they are few, else all at once; an empty list if there is none."""
+    if not state["season"].any():
+        return []
+    rows = np.flatnonzero(state["season"])
+    return rows.tolist() if len(rows) <= FEW else [rows]
+
+
+def _learn(state: Mapping[str, Array], rows: Index, x: Array, s: Array) -> None:
+    """Fit the sample just come, `x`, shape (k,); `s`, shape (k,), is the spread to start with. Terms that are NaN teach
+    nothing.
+    """
+    off_before, past, ar = state["season_terms"][rows].T
+    off = x - past
+    spread = state["season_spread"][rows]
+    spread = np.where(spread > 0.0, spread, s)
+    limit = CLIP * spread
+    terms = np.minimum(np.maximum([off_before, past - ar, x - ar, off], -limit), limit)
+    unknown = np.isnan(terms)
+    terms[unknown] = 0.0
+    u, v, w, _ = terms
+    spread += np.where(unknown[3], 0.0, SPREAD_RATE) * (np.abs(terms[3]) - spread)
+    fit = state["season_fit"][rows] * FORGETTING
+    fit += np.stack([u * u, u * v, v * v, u * w, v * w], axis=1)
+    state["season_fit"][rows], state["season_spread"][rows], state["season_terms"][rows, 0] = fit, spread, off
+
+
+def _learn_one(state: Mapping[str, Array], row: int, x: float, s: float) -> None:
+    """`_learn` for one row, in plain floats."""
+    off_before, past, ar = state["season_terms"][row].tolist()
+    off = x - past
+    spread = state["season_spread"].item(row) or s
+    limit = CLIP * spread
+    u, v, w = (0.0 if isnan(f) else min(max(f, -limit), limit) for f in (off_before, past - ar, x - ar))
+    if not isnan(off):
+        spread += SPREAD_RATE * (min(abs(off), limit) - spread)
+    fit = state["season_fit"][row].tolist()
+    products = (u * u, u * v, v * v, u * w, v * w)
+    state["season_fit"][row] = [f * FORGETTING + p for f, p in zip(fit, products, strict=True)]
+    state["season_spread"][row] = spread
+    state["season_terms"][row, 0] = off
+
+
+def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
+    """The forecasts of `rows`, shape (k, horizon)."""
+    past = _past(state, rows, horizon)
+    spread, ar, terms = state["season_spread"][rows], state["ar"][rows], state["season_terms"]
+    a, b = _weights(state["season_fit"][rows].T, spread)
+    off = terms[rows, 0]
+    off = np.where(np.isnan(off), 0.0, np.minimum(np.maximum(off, -CLIP * spread), CLIP * spread))
+    terms[rows, 1], terms[rows, 2] = past[:, 0], ar
+    low, high, origin = state["low"][rows], state["high"][rows], state["origin"][rows]
+    margin = MARGIN * (high - low)
+    low, high = low - margin, high + margin
+    out = np.empty((len(rows), horizon))
+    if horizon > 1:
+        kf, kb, back, prediction = (state[name][rows] for name in ("kf", "kb", "b", "prediction"))
+    for step in range(horizon):
+        if step:
+            back, prediction = lattice.roll(kf, kb, back, prediction, out[:, step - 1] - origin)
+            ar = origin - prediction[:, -1]
+            off = out[:, step - 1] - past[:, step - 1]
+        out[:, step] = np.minimum(np.maximum(ar + a * off + b * (past[:, step] - ar), low), high)
+    return out
+
+
+def _forecast_one(state: Mapping[str, Array], row: int) -> float:
+    """The one-step forecast of one row, in plain floats."""
+    past = _past_one(state, row)
+    spread, ar, terms = state["season_spread"].item(row), state["ar"].item(row), state["season_terms"]
+    a, b = _weights(state["season_fit"][row].tolist(), spread)
+    off = terms.item(row, 0)
+    off = 0.0 if isnan(off) else min(max(off, -CLIP * spread), CLIP * spread)
+    terms[row, 1], terms[row, 2] = past, ar
+    low, high = state["low"].item(row), state["high"].item(row)
+    margin = MARGIN * (high - low)
+    forecast = ar + a * off + b * (past - ar)
+    return nan if isnan(forecast) else min(max(forecast, low - margin), high + margin)
+
+
+def _weights(sums: Any, spread: Any) -> tuple[Any, Any]:
+    """a and b out of the sums, of one row (floats) or of several (arrays).
+
+    The ridge holds them at 0 until more than one usual size has been seen.
+    """
+    uu, uv, vv, uw, vw = sums
+    ridge = spread * spread + 1e-6 * (uu + vv) + TINY
+    uu, vv = uu + ridge, vv + ridge
+    determinant = uu * vv - uv * uv
+    return (vv * uw - uv * vw) / determinant, (uu * vw - uv * uw) / determinant
+
+
+def _past(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
+    """S of the next samples, shape (k, horizon); NaN where none of the earlier values is known."""
+    period, clock = state["season"][rows][:, None], state["season_clock"][rows][:, None]
+    ahead = np.arange(1, horizon + 1)
+    values = np.empty((SEASONS, len(rows), horizon))
+    for k in range(SEASONS):
+        at = clock + ahead - (np.ceil(ahead / period) + k) * period
+        before = np.floor(at).astype(np.int64)
+        part = at - before
+        after = np.minimum(before + 1, clock)
+        earlier, later = (state["history"][rows[:, None], place & (HISTORY - 1)] for place in (before, after))
+        values[k] = np.where(clock - before < HISTORY, (1.0 - part) * earlier + part * later, np.nan)
+    if np.isnan(values).any():
+        _fill(values)
+    values.sort(axis=0)
+    reach = state["season_spread"][rows][:, None] * CLIP_PAST
+    reach = np.where(reach > 0.0, reach, np.inf)
+    middle = values[1]
+    past: Array = (middle + np.maximum(values[0], middle - reach) + np.minimum(values[2], middle + reach)) / SEASONS
+    past += state["origin"][rows][:, None]
+    return past
+
+
+def _fill(values: Array) -> None:
+    """Where one season's value is unknown, let another's stand in."""
+    for k in range(SEASONS):
+        for other in values:
+            np.copyto(values[k], other, where=np.isnan(values[k]))
+
+
+def _past_one(state: Mapping[str, Array], row: int) -> float:
+    """S of the next sample of one row, in plain floats."""
+    period, clock, history = state["season"].item(row), state["season_clock"].item(row), state["history"]
+    values = []
+    for k in range(1, SEASONS + 1):
+        at = clock + 1 - k * period
+        before = floor(at)
+        part = at - before
+        after = min(before + 1, clock)
+        earlier, later = (history.item(row, place & (HISTORY - 1)) for place in (before, after))
+        value = (1.0 - part) * earlier + part * later
+        if clock - before < HISTORY and not isnan(value):
+            values.append(value)
+    if not values:
+        return nan
+    values += values[:1] * (SEASONS - len(values))
+    low, middle, high = sorted(values)
+    reach = CLIP_PAST * state["season_spread"].item(row) or inf
+    past: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + state["origin"].item(row)
+    return past
