@@ -28,7 +28,7 @@ class AR:
         first = state[self.name][:, None]
         if horizon == 1:
             return first
-        ahead = state["origin"][:, None] + lattice.ahead(state, self.order, horizon)
+        ahead = state["centre"][:, None] + lattice.ahead(state, self.order, horizon)
         for step in range(1, horizon):
             ahead[:, step] = scaling.within_range(state, ahead[:, step])
         return np.concatenate([first, ahead[:, 1:]], axis=1)

@@ -1,7 +1,7 @@
 """The published forecast: a weighted mean of the experts, weights learnt online per series and step ahead.
 
 Two levels of ML-Poly (Gaillard, Stoltz, van Erven: A second-order bound with excess losses, COLT 2014) on the gradient of the Huber
-loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ - y) / s, ±2), expert k's regret is
+loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ - y) / s, ±8), expert k's regret is
 r_k = 2 e (ŷ - x_k) / s, and
 
     R_k ← d R_k + r_k      V_k ← d V_k + r_k²      B ← max(d B, max_k r_k²)      w_k ∝ max(R_k, 0) / (B + V_k)
@@ -20,7 +20,7 @@ import numpy as np
 from .scaling import rate
 from .table import Array, Column
 
-HUBER = 2.0
+HUBER = 8.0
 DISCOUNTS = np.array([[0.9995], [0.999]])
 CLIPS = np.array([[np.inf], [5.0]])
 DISCOUNT_SECOND = 0.9995

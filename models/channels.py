@@ -44,12 +44,12 @@ def update(state: dict[str, Array], x: Array) -> Moment:
     s = scale.s
     if int(state["count"].min()) <= 2:
         _start(state, state["count"] <= 2, x, s)
-    lattice.update(state, scale.tame - state["origin"])
+    lattice.update(state, scale.tame - state["centre"])
     channels = np.empty((len(x), 4))
     channels[:, 0] = scale.difference
     np.subtract(x, state["ar"], out=channels[:, 3])
     for name, order in ORDERS:
-        state[name][...] = scaling.within_range(state, state["origin"] - state["prediction"][:, order - 1])
+        state[name][...] = scaling.within_range(state, state["centre"] - state["prediction"][:, order - 1])
     np.subtract(state["ar"], x, out=channels[:, 2])
     channels /= s[:, None]
     np.arcsinh(channels, out=channels)

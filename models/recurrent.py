@@ -67,7 +67,7 @@ class Recurrent:
 
     def _roll_out(self, state: Mapping[str, Array], moment: Moment, first: Array, horizon: int) -> Array:
         """Each forecast enters window and lattice as if it had come; scales and coefficients stay as they are."""
-        origin, m, s, sd = state["origin"], state["m"], moment.s, moment.sd
+        centre, m, s, sd = state["centre"], state["m"], moment.s, moment.sd
         kf, kb, b, prediction = (state[k] for k in ("kf", "kb", "b", "prediction"))
         window = state["window"].copy()
         path = np.empty((len(first), horizon))
@@ -76,9 +76,9 @@ class Recurrent:
         channels = np.empty((len(first), len(NAMES)))
         for step in range(1, horizon):
             before, x = x, scaling.within_range(state, path[:, step - 1])
-            b, prediction = lattice.roll(kf, kb, b, prediction, x - origin)
+            b, prediction = lattice.roll(kf, kb, b, prediction, x - centre)
             residual = x - ar
-            ar = scaling.within_range(state, origin - prediction[:, -1])
+            ar = scaling.within_range(state, centre - prediction[:, -1])
             for place, term in ((0, x - before), (2, ar - x), (3, residual)):
                 channels[:, place] = np.arcsinh(term / s)
             channels[:, 1] = np.clip((x - m) / sd, -LEVEL_CLIP, LEVEL_CLIP)

@@ -2,7 +2,7 @@
 
 `s` is the exponentially weighted rms of the first difference (half-life 128 samples): the unit in which everything else is
 measured. `m` and the variance `v` are the weighted mean and spread (half-life 512). `low` and `high` are an envelope that closes
-slowly. All are plain means until as many samples have come as their memory is long, so they are right from the start.
+slowly; `centre` is a running median, around which linear prediction works. All means are plain means until as many samples have come as their memory is long, so they are right from the start.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SPIKE = 10.0
 COLUMNS = {
     "count": Column(dtype=np.int64),
     "origin": Column(),
+    "centre": Column(),
     "last": Column(),
     "s2": Column(),
     "m": Column(),
@@ -45,6 +46,11 @@ TRUSTED = 10
 PLAIN_MEAN = int(1.0 / LEVEL_RATE) + 1
 
 
+#: The running median moves by this many sd times its rate a sample; 1.25 sd is about the distance in which half of a bell's samples lie.
+CENTRE_STEP = 2.5
+CENTRE_RATE = 1.0 / 1000.0
+
+
 class Scale(NamedTuple):
     """What is known of each row after its newest sample; all of shape (n,), float64.
 
@@ -64,7 +70,7 @@ def update(state: dict[str, Array], x: Array) -> Scale:
     youngest = int(count.min())
     if youngest == 0:
         new = count == 0
-        for name in ("origin", "last", "m", "low", "high"):
+        for name in ("origin", "centre", "last", "m", "low", "high"):
             state[name][new] = x[new]
     count += 1
     difference = x - state["last"]
@@ -93,6 +99,11 @@ def update(state: dict[str, Array], x: Array) -> Scale:
     v *= 1.0 - weight
     v += deviation
     s, sd = np.sqrt(s2), np.sqrt(v)
+    # the centre takes a step of the same size towards each sample, whatever its distance: it stays where half of them are on either side
+    step = np.sign(tame - state["centre"])
+    step *= sd
+    step *= CENTRE_STEP * np.maximum(CENTRE_RATE, 1.0 / count)
+    state["centre"] += step
     s += s == 0.0
     sd += sd == 0.0
     return Scale(difference, tame, s, sd)

@@ -48,13 +48,17 @@ def observe(state: State, value: float) -> Moment:
     news = ("count", count), ("last", x), ("s2", s2), ("low", low), ("high", high), ("m", m), ("v", v)
     for name, number in news:
         state[name][row] = number
-    s, sd = sqrt(s2) or 1.0, sqrt(v) or 1.0
-    residual = x - state["ar"].item()
-    origin, margin = state["origin"].item(), 0.2 * (high - low)
-    lattice.update(state, np.array([tame - origin]))
+    s, sd, centre = sqrt(s2) or 1.0, sqrt(v), state["centre"].item()
+    if tame != centre:
+        step = scaling.CENTRE_STEP * max(scaling.CENTRE_RATE, 1.0 / count) * sd
+        centre += step if tame > centre else -step
+        state["centre"][row] = centre
+    sd = sd or 1.0
+    residual, margin = x - state["ar"].item(), 0.2 * (high - low)
+    lattice.update(state, np.array([tame - centre]))
     prediction = state["prediction"]
     for name, order in ORDERS:
-        ar = min(max(origin - prediction.item(order - 1), low - margin), high + margin)
+        ar = min(max(centre - prediction.item(order - 1), low - margin), high + margin)
         state[name][row] = ar
     level = min(max((x - m) / sd, -LEVEL_CLIP), LEVEL_CLIP)
     channels = np.array([[asinh(difference / s), level, asinh((ar - x) / s), asinh(residual / s)]], np.float32)
