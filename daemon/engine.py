@@ -57,14 +57,15 @@ class Engine:
         """Start, loop, drain."""
         self.parent.report(ready=True)
         while not self.stopping:
-            self.hear(self.transport.wait(self._tick_at - time.monotonic()))
-            self.turn()
+            ready = self.transport.wait(self._tick_at - time.monotonic())
+            self.turn(ready)
+            self.hear(ready)
             self.tick()
         log.info("draining")
         self.drain()
         self.transport.close()
 
-    def hear(self, ready: set[Any]) -> None:
+    def hear(self, ready: list[Any]) -> None:
         """Looks after all that is not samples: new subscribers, signals, the supervisor."""
         if self.transport.publish.socket in ready:
             self.transport.publish.listen()
@@ -76,18 +77,18 @@ class Engine:
             self.parent.lines()
             self.stopping = self.stopping or self.parent.gone
 
-    def turn(self) -> bool:
+    def turn(self, ready: list[Any] | None = None) -> bool:
         """Takes what has arrived through the pipeline once, and sends what comes out; false if nothing had arrived."""
-        self.transport.receive(self.inbox, self._marks)
+        self.transport.receive(self.inbox, self._marks, ready)
         if not self.inbox:
             return False
-        refusals, batch = self.inbox.replies, self.inbox.take()
+        batch = self.inbox.take()
         try:
             effects = self.pipeline.step(batch, time.time())
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
             # The journal commits here: what follows promises that nothing is lost.
-            for reply in (*refusals, *effects.replies):
+            for reply in effects.replies:
                 self.transport.reply(reply.peer, encode_reply(reply))
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.

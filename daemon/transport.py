@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import zmq
@@ -67,27 +67,33 @@ class Ingest:
     def receive(self, inbox: Inbox, marks: list[tuple[float, int]]) -> None:
         """Takes what has arrived, as far as the batch has room; `marks` gets when, and how many samples the batch then
         had."""
-        receive, clock = self.socket.recv, time.perf_counter
-        routed = self.endpoint.kind == "router"
+        receive, clock, get = self.socket.recv, time.perf_counter, self.socket.get
+        take = self._routed if self.endpoint.kind == "router" else self._plain
+        asked = False
         while inbox.room > 0:
             try:
                 frame = receive(zmq.NOBLOCK, False)
             except zmq.Again:
                 return
             now = clock()
-            if routed:
-                self._routed(frame, inbox)
-            elif frame.more:
-                frames = self._rest([frame])
-                if frames is None:
-                    inbox.refuse("oversize")
-                else:
-                    inbox.add(frames, self._origin)
-            elif len(frame) > self.limits.frame_bytes:
+            take(frame, inbox)
+            marks.append((now, inbox.size))
+            # A lone sample is the common case: to ask once is cheaper than to run into the exception.
+            if not asked and not get(zmq.EVENTS) & zmq.POLLIN:
+                return
+            asked = True
+
+    def _plain(self, frame: zmq.Frame, inbox: Inbox) -> None:
+        if frame.more:
+            frames = self._rest([frame])
+            if frames is None:
                 inbox.refuse("oversize")
             else:
-                inbox.add((frame.bytes,), self._origin)
-            marks.append((now, inbox.size))
+                inbox.add(frames, self._origin)
+        elif len(frame) > self.limits.frame_bytes:
+            inbox.refuse("oversize")
+        else:
+            inbox.add((frame.bytes,), self._origin)
 
     def _routed(self, identity: zmq.Frame, inbox: Inbox) -> None:
         frames = self._rest([]) if identity.more else []
@@ -224,16 +230,19 @@ class Transport:
         """Makes `wait` return when this descriptor can be read, too."""
         self._poller.register(descriptor, zmq.POLLIN)
 
-    def wait(self, timeout_s: float) -> set[Any]:
+    def wait(self, timeout_s: float) -> list[Any]:
         """What can be read now: sockets, and descriptors under watch. Returns at the latest after `timeout_s`
         seconds."""
-        return {ready for ready, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000)))}
+        return [ready for ready, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000)))]
 
-    def receive(self, inbox: Inbox, marks: list[tuple[float, int]]) -> None:
-        """Fills the batch from all sockets; each call another one is first, so that a busy one starves nobody."""
+    def receive(self, inbox: Inbox, marks: list[tuple[float, int]], ready: Container[Any] | None = None) -> None:
+        """Fills the batch from the sockets that are ready (None: from all); each call another one is first, so that a
+        busy one starves nobody."""
         count = len(self.ingest)
         for offset in range(count):
-            self.ingest[(self._turn + offset) % count].receive(inbox, marks)
+            ingest = self.ingest[(self._turn + offset) % count]
+            if ready is None or ingest.socket in ready:
+                ingest.receive(inbox, marks)
         self._turn += 1
 
     def reply(self, peer: bytes, payload: bytes) -> None:

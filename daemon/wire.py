@@ -100,7 +100,6 @@ class Inbox:
     def _clear(self) -> None:
         self.size = 0
         self.refused: dict[str, int] = {}
-        self.replies: list[Reply] = []
         self._series: list[str] = []
         self._value: list[float] = []
         self._time: list[float] = []
@@ -139,12 +138,13 @@ class Inbox:
         if told is None or not told.seq:
             return
         self._close()
-        producer = told.producer or origin.name
-        parcel = Parcel(self.size, self.size, origin.peer, origin.lossless, producer, told.epoch, told.seq)
-        if "refused" in Parcel._fields:
-            self._parcels.append(Parcel._make((*parcel, reason, max(told.n or 1, 1))))
-        elif origin.peer:
-            self.replies.append(Reply(origin.peer, refused=reason, seq=told.seq))
+        producer, numbers = told.producer or origin.name, max(told.n or 1, 1)
+        self._parcels.append(
+            Parcel(
+                *(self.size, self.size, origin.peer, origin.lossless),
+                *(producer, told.epoch, told.seq, reason, numbers),
+            )
+        )
         self._next = -1
 
     def take(self) -> Batch:
@@ -348,20 +348,11 @@ def encode_forecasts(
     """
     f = forecasts if len(chosen) == len(forecasts) else _subset(forecasts, chosen)
     columns = (
-        f.time,
-        f.value,
-        f.step,
-        f.count,
-        f.score,
-        f.flag,
-        f.model,
-        f.ready,
-        f.mean,
-        f.experts[:, 0],
-        f.weights[:, 0],
+        *(f.time, f.value, f.step, f.count, f.score, f.flag, f.model, f.ready),
+        *(f.mean, f.experts[:, 0], f.weights[:, 0]),
     )
-    bounds = [(f"{level:g}", f.lower[:, :, k].tolist(), f.upper[:, :, k].tolist()) for k, level in enumerate(levels)]
-    (_, lower, upper), others = bounds[0], bounds[1:]
+    lower, upper = f.lower.transpose(2, 0, 1).tolist(), f.upper.transpose(2, 0, 1).tolist()
+    further = [(f"{level:g}", lower[k], upper[k]) for k, level in enumerate(levels) if k]
     messages = []
     for i, (time, value, step, count, score, flag, model, ready, mean, expert, weight) in enumerate(
         zip(*[column.tolist() for column in columns], strict=True)
@@ -377,15 +368,22 @@ def encode_forecasts(
             "model": model,
         }
         if ready:
-            spoke = [k for k, mean_1 in enumerate(expert) if mean_1 == mean_1]
             message["level"] = levels[0]
-            message["mean"], message["lower"], message["upper"] = mean, lower[i], upper[i]
-            message["experts"] = {experts[k]: expert[k] for k in spoke}
-            message["weights"] = {experts[k]: weight[k] for k in spoke}
-            if others:
-                message["intervals"] = {name: {"lower": low[i], "upper": high[i]} for name, low, high in others}
+            message["mean"], message["lower"], message["upper"] = mean, lower[0][i], upper[0][i]
+            message["experts"], message["weights"] = _spoken(experts, expert, weight)
+            if further:
+                message["intervals"] = {name: {"lower": low[i], "upper": high[i]} for name, low, high in further}
         messages.append(_encode(message))
     return messages
+
+
+def _spoken(names: Sequence[str], expert: list[float], weight: list[float]) -> tuple[dict[str, float], ...]:
+    """Forecasts and weights by name, of those experts that had something to say."""
+    total = sum(expert)
+    if total == total:
+        return dict(zip(names, expert, strict=True)), dict(zip(names, weight, strict=True))
+    spoke = [k for k, mean in enumerate(expert) if mean == mean]
+    return {names[k]: expert[k] for k in spoke}, {names[k]: weight[k] for k in spoke}
 
 
 def _subset(f: Forecasts, chosen: list[int]) -> Forecasts:
