@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -56,6 +57,21 @@ class Behind(Protocol):
         """Whether the engine reported lately."""
 
 
+class Name(Convertor[str]):
+    """A series' name at the end of a path: anything, slashes and line breaks included."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("series", Name())
+
+
 def answer(content: Any, status: int = 200) -> Response:
     """JSON, not to be kept."""
     headers = {"cache-control": "no-store"}
@@ -79,7 +95,7 @@ class Routes:
             Route("/healthz", self.health),
             Route("/readyz", self.ready),
             Route("/api/v1/series", self.series),
-            Route("/api/v1/series/{name:path}", self.one),
+            Route("/api/v1/series/{name:series}", self.one),
             Route("/api/v1/models", self.models),
             Route(STREAM, self.stream),
         ]
