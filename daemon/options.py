@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 from click.core import ParameterSource
-from msgspec.inspect import BoolType, FloatType, IntType, Metadata, StructType, Type, VarTupleType
+from msgspec.inspect import BoolType, FloatType, IntType, LiteralType, Metadata, StructType, Type, VarTupleType
 
 from .endpoint import host_port, parse
 from .errors import Misuse
@@ -164,8 +164,6 @@ def problems(settings: Settings) -> Iterator[tuple[str, str]]:
     for expert in settings.experts:
         if expert not in known:
             yield "experts", f"no expert is called {expert!r}{_similar(expert, known)}; there are {', '.join(known)}"
-    if settings.level in settings.levels:
-        yield "levels", f"{settings.level:g} is the published level already; leave it out"
 
 
 def _option(setting: Setting) -> Callable[[Any], Any]:
@@ -186,6 +184,8 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
 def _click_type(kind: Type) -> ParamType:
     if isinstance(kind, Metadata):
         return _click_type(kind.type)
+    if isinstance(kind, LiteralType):
+        return click.Choice([str(value) for value in kind.values])
     if not isinstance(kind, IntType | FloatType):
         return click.STRING
     range_of: Any = click.IntRange if isinstance(kind, IntType) else click.FloatRange
@@ -199,11 +199,11 @@ def _kind(kind: Type) -> str:
         return _kind(kind.type)
     if isinstance(kind, VarTupleType):
         return f"list of {_kind(kind.item_type)}"
+    if isinstance(kind, LiteralType):
+        return " or ".join(map(str, kind.values))
     name = {BoolType: "true or false", IntType: "integer", FloatType: "number"}.get(type(kind), "text")
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    bounds = [
-        f"{sign} {getattr(kind, word):g}" for word, sign in signs.items() if getattr(kind, word, None) is not None
-    ]
+    bounds = [f"{sign} {getattr(kind, word)}" for word, sign in signs.items() if getattr(kind, word, None) is not None]
     return ", ".join([name, *bounds])
 
 

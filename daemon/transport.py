@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import zmq
@@ -67,7 +67,8 @@ class Ingest:
     def receive(self, inbox: Inbox, marks: list[tuple[float, int]]) -> None:
         """Takes what has arrived, as far as the batch has room; `marks` gets when, and how many samples the batch then
         had."""
-        receive, clock, get = self.socket.recv, time.perf_counter, self.socket.get
+        receive, clock = self.socket.recv, time.perf_counter
+        get: Callable[[int], Any] = self.socket.get
         take = self._routed if self.endpoint.kind == "router" else self._plain
         asked = False
         while inbox.room > 0:

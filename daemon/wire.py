@@ -138,11 +138,17 @@ class Inbox:
         if told is None or not told.seq:
             return
         self._close()
-        producer, numbers = told.producer or origin.name, max(told.n or 1, 1)
         self._parcels.append(
             Parcel(
-                *(self.size, self.size, origin.peer, origin.lossless),
-                *(producer, told.epoch, told.seq, reason, numbers),
+                start=self.size,
+                stop=self.size,
+                peer=origin.peer,
+                lossless=origin.lossless,
+                producer=told.producer or origin.name,
+                epoch=told.epoch,
+                seq=told.seq,
+                refused=reason,
+                numbers=max(told.n or 1, 1),
             )
         )
         self._next = -1
