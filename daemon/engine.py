@@ -18,12 +18,13 @@ import msgspec
 import numpy as np
 
 from ..models import checkpoint
-from ..models.weights import Weights
+from ..models.checkpoint import Checkpoint
 from . import scoreboard
-from .batch import Forecasts
+from .batch import Forecasts, Reply
 from .child import Parent
+from .disk import Failed
 from .histogram import BOUNDS, Histogram
-from .pipeline import Pipeline
+from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .settings import Settings
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
@@ -39,9 +40,10 @@ DRAIN_S = 1.0
 class Engine:
     """The loop around the pipeline. Signal handlers only record; the loop acts."""
 
-    def __init__(self, settings: Settings, transport: Transport, pipeline: Pipeline, parent: Parent) -> None:
+    def __init__(self, settings: Settings, transport: Transport, keeper: Kept, parent: Parent) -> None:
         self.transport = transport
-        self.pipeline = pipeline
+        self.keeper = keeper
+        self.pipeline = keeper.pipeline
         self.parent = parent
         self.inbox = Inbox(settings.limits)
         self.durations = Histogram()
@@ -50,8 +52,10 @@ class Engine:
         self._marks: list[tuple[float, int]] = []
         self._tick_at = 0.0
         self._wakeup = _signals(self._stop)
-        transport.watch(self._wakeup)
-        transport.watch(parent.fileno())
+        self._written = keeper.fileno()
+        for descriptor in (self._wakeup, parent.fileno(), self._written):
+            if descriptor is not None:
+                transport.watch(descriptor)
 
     def run(self) -> None:
         """Start, loop, drain."""
@@ -73,6 +77,8 @@ class Engine:
             self.show()
         if self._wakeup in ready:
             os.read(self._wakeup, 4096)
+        if self._written in ready:
+            self.answer(self.keeper.durable())
         if self.parent.fileno() in ready:
             self.parent.lines()
             self.stopping = self.stopping or self.parent.gone
@@ -83,19 +89,28 @@ class Engine:
         if not self.inbox:
             return False
         batch = self.inbox.take()
+        replies: list[Reply] = []
         try:
-            effects = self.pipeline.step(batch, time.time())
+            now, began = time.time(), time.perf_counter()
+            effects = self.pipeline.step(batch, now)
+            spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
-            # The journal commits here: what follows promises that nothing is lost.
-            for reply in effects.replies:
-                self.transport.reply(reply.peer, encode_reply(reply))
+            # What is to be said may promise that nothing is lost: the keeper says when.
+            replies = self.keeper.append(batch, now, effects, effects.replies, spent_s)
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.
             log.exception("a batch of %d samples failed and is lost", len(batch))
             self.failures += 1
+            self.keeper.lose()
         self._marks.clear()
+        self.answer(replies)
         return True
+
+    def answer(self, replies: list[Reply]) -> None:
+        """Tells producers what has become of their samples."""
+        for reply in replies:
+            self.transport.reply(reply.peer, encode_reply(reply))
 
     def publish(self, forecasts: Forecasts) -> int:
         """Sends the forecasts somebody subscribed to; returns how many there were in all."""
@@ -121,7 +136,9 @@ class Engine:
             self.durations.observe_all(now - received, shares)
 
     def tick(self) -> None:
-        """Once a second: a heartbeat, the scoreboard, and the connections that spoke no ZeroMQ."""
+        """Once a second: a heartbeat, the scoreboard, and the connections that spoke no ZeroMQ. A snapshot when it is
+        time for one."""
+        self.keeper.turn()
         now = time.monotonic()
         if now < self._tick_at:
             return
@@ -138,6 +155,7 @@ class Engine:
         board.duration_bounds, board.duration_counts = list(BOUNDS), list(self.durations.counts)
         board.duration_sum = self.durations.sum
         board.counters["failures"] = self.failures
+        board.counters.update(self.keeper.told())
         self.transport.board.send(b"scoreboard", scoreboard.encode(board))
 
     def drain(self) -> None:
@@ -145,6 +163,7 @@ class Engine:
         deadline = time.monotonic() + DRAIN_S
         while self.turn() and time.monotonic() < deadline:
             pass
+        self.answer(self.keeper.close())
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -161,13 +180,20 @@ def _signals(stop: Any) -> int:
     return reading
 
 
-def load_model(settings: Settings) -> Weights | None:
+def load_model(settings: Settings) -> Checkpoint | None:
     """The shared model the settings name, where an expert needs one; ValueError when there is none of that name."""
-    return checkpoint.load(settings.model).weights if "rnn" in settings.experts else None
+    return checkpoint.load(settings.model) if "rnn" in settings.experts else None
+
+
+def open_state(settings: Settings) -> Kept:
+    """The state to go on from. ValueError for a model that is none, CannotOpen for a folder that cannot be used."""
+    model = load_model(settings)
+    return Ephemeral(settings, model) if settings.ephemeral else Keeper.open(settings, model, time.time())
 
 
 def main() -> int:
-    """The process: exit status 0 after a drain, 2 for a model that is none, 3 for an endpoint that cannot be bound."""
+    """The process: exit status 0 after a drain, 1 when the disk failed, 2 for a model that is none, 3 for an endpoint
+    or a state folder that cannot be had."""
     logging.basicConfig(level=logging.INFO, format="forecastd engine: %(message)s")
     parent = Parent()
     try:
@@ -183,15 +209,23 @@ def main() -> int:
     for line in transport.bound:
         parent.report(bound=line)
     try:
-        pipeline = Pipeline(settings, load_model(settings))
+        keeper = open_state(settings)
+    except CannotOpen as error:
+        parent.report(failed=str(error), status=3)
+        return 3
     except (ValueError, OSError) as error:
         parent.report(failed=" ".join(f"model {settings.model!r}: {error}".split()), status=2)
         return 2
-    engine = Engine(settings, transport, pipeline, parent)
+    engine = Engine(settings, transport, keeper, parent)
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    engine.run()
+    try:
+        engine.run()
+    except Failed as failure:
+        # Nothing may be acknowledged after this, and whatever was has been on the disk before.
+        log.error("the disk failed, so the engine stops: %s", failure)
+        return 1
     return 0
 
 

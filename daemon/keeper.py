@@ -17,7 +17,6 @@ from . import snapshot
 from .batch import Batch, Effects, Reply
 from .database import Life
 from .disk import Failed, Full
-from .errors import CannotStart
 from .journal import Journal
 from .pipeline import Pipeline
 from .record import Damaged, Foreign
@@ -32,6 +31,10 @@ log = logging.getLogger("forecastd.engine")
 LOCK_WAIT_S = 1.5
 #: Seconds given to the disk when the engine ends.
 CLOSE_S = 5.0
+
+
+class CannotOpen(Exception):
+    """The state folder cannot be used; the message is one line that says why, and what to do."""
 
 
 class Ephemeral:
@@ -96,7 +99,7 @@ class Keeper:
 
     @classmethod
     def open(cls, settings: Settings, model: Checkpoint | None, now: float) -> Keeper:
-        """The state as the folder `settings.state` has it. CannotStart, in one line, where it cannot be used."""
+        """The state as the folder `settings.state` has it. CannotOpen, in one line, where it cannot be used."""
         try:
             store = Store.open(settings.state, LOCK_WAIT_S)
             try:
@@ -105,9 +108,9 @@ class Keeper:
                 store.close()
                 raise
         except (Locked, Foreign, Failed) as error:
-            raise CannotStart(f"{error}; --state gives another folder") from None
+            raise CannotOpen(f"{error}; --state gives another folder") from None
         except Full:
-            raise CannotStart(f"no room on the disk of the state folder {settings.state}") from None
+            raise CannotOpen(f"no room on the disk of the state folder {settings.state}") from None
 
     @classmethod
     def begin(

@@ -12,8 +12,7 @@ import pytest
 from forecastd.daemon import keeper as module
 from forecastd.daemon.batch import Reply
 from forecastd.daemon.disk import Failed, Full
-from forecastd.daemon.errors import CannotStart
-from forecastd.daemon.keeper import Ephemeral, Keeper
+from forecastd.daemon.keeper import CannotOpen, Ephemeral, Keeper
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.settings import Settings
 from forecastd.daemon.store import FILE, Store
@@ -71,7 +70,7 @@ def test_an_ephemeral_daemon_acknowledges_at_once_and_writes_nothing(tmp_path: P
 def test_a_folder_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     """Fault 31."""
     keeper = Keeper.open(chosen(tmp_path), model(), NOW)
-    with pytest.raises(CannotStart, match=r"in use by process \d+; --state gives another"):
+    with pytest.raises(CannotOpen, match=r"in use by process \d+; --state gives another"):
         Keeper.open(chosen(tmp_path), model(), NOW)
     keeper.close()
     Keeper.open(chosen(tmp_path), model(), NOW).close()
@@ -79,7 +78,7 @@ def test_a_folder_in_use_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CannotStart, match="Not a directory"):
+    with pytest.raises(CannotOpen, match="Not a directory"):
         Keeper.open(chosen(tmp_path / "file" / "state"), model(), NOW)
 
 
@@ -89,7 +88,7 @@ def test_a_journal_of_a_newer_forecastd_is_refused_and_left_alone(tmp_path: Path
     store.db._db.execute("PRAGMA user_version = 99")
     store.close()
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(CannotStart, match="use a newer forecastd"):
+    with pytest.raises(CannotOpen, match="use a newer forecastd"):
         Keeper.open(chosen(tmp_path), model(), NOW)
     assert (tmp_path / FILE).read_bytes() == before
 
@@ -132,7 +131,7 @@ def test_a_disk_that_gives_out_during_the_repair_loses_nothing_more(
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, stage, refuse)
-        with pytest.raises(CannotStart):
+        with pytest.raises(CannotOpen):
             Keeper.open(chosen(tmp_path), model(), NOW)
     assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(4)
 
