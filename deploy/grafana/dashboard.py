@@ -151,9 +151,9 @@ def of_series() -> list[Any]:
     band.override_by_name("lower", [dashboard.DynamicConfigValue(id_val="custom.lineWidth", value=0)])
     weights = course(
         "Weights",
-        "How much each expert counts in the blend.",
+        "How much each expert counts in the blend, one step ahead.",
         "percentunit",
-        {"{{source}}": f"forecastd_expert_weight{{{NEXT}}}"},
+        {"{{source}}": f"forecastd_expert_weight{{{OF_SERIES}}}"},
     )
     weights.stacking(StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(60).min(0).max(1)
     return [
