@@ -90,6 +90,7 @@ class Producer:
             if file:
                 file.close()
             raise
+        self.to = to
         self._stamp = stamp
         self._known: dict[str, None] = {}
         self._columns: list[str] = []
@@ -102,6 +103,16 @@ class Producer:
     def name(self) -> str:
         """Whose the numbers are."""
         return self.outbox.head.producer
+
+    @property
+    def window(self) -> int:
+        """How many samples may wait for their acknowledgement."""
+        return self.outbox.window.size
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the daemon says what it has; not so at `pull+` and `sub+`."""
+        return self._link.target.answers
 
     @property
     def epoch(self) -> int:
@@ -158,6 +169,10 @@ class Producer:
             names, value, moments = self._finite(names, value, moments)
         if value:
             self.outbox.put(Block(names, value, moments))
+
+    def refuse(self, reason: str, samples: int = 1) -> None:
+        """Counts samples that the program itself refuses, so that the statistics tell of them."""
+        self.outbox.refuse(reason, samples)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all samples are acknowledged (or gone, where nothing is);

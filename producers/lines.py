@@ -33,11 +33,14 @@ class Malformed(NamedTuple):
         return f"line {self.line}: {self.reason}"
 
 
-def parse(line: str) -> Sample:
-    """The sample of a line; the value may be `nan`, which the client refuses. ValueError says what is wrong."""
-    words = line.split()
+def parse(line: str, series: str = "") -> Sample:
+    """The sample of a line; the value may be `nan`, which the client refuses. ValueError says what is wrong.
+
+    With `series`, the line is `value [time]` and of that series.
+    """
+    words = [series, *line.split()] if series else line.split()
     if not 2 <= len(words) <= 3:
-        raise ValueError(f"{line.strip()[:60]!r} is not `name value [time]`")
+        raise ValueError(f"{line.strip()[:60]!r} is not `{'' if series else 'name '}value [time]`")
     try:
         value = float(words[1])
     except ValueError:
@@ -46,12 +49,13 @@ def parse(line: str) -> Sample:
 
 
 class Splitter:
-    """Turns bytes as they come, cut anywhere, into samples.
+    """Turns bytes as they come, cut anywhere, into samples. Blank lines and lines that begin with `#` are passed over.
 
-    Blank lines and lines that begin with `#` are passed over.
+    With `series`, the lines have no names and are all of that series.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, series: str = "") -> None:
+        self.series = series
         self.line = 0
         self._rest = b""
         self._skip = False
@@ -84,7 +88,7 @@ class Splitter:
         try:
             text = line.decode()
             if text.strip() and not text.lstrip().startswith("#"):
-                yield parse(text)
+                yield parse(text, self.series)
         except UnicodeDecodeError:
             yield Malformed(self.line, "not UTF-8 text")
         except ValueError as error:

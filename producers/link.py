@@ -52,6 +52,11 @@ class Target(NamedTuple):
     bind: bool
     address: str
 
+    @property
+    def answers(self) -> bool:
+        """Whether the daemon can acknowledge what it gets there."""
+        return self.kind == zmq.DEALER
+
     @classmethod
     def parse(cls, text: str) -> Target:
         """The target that `text` names; ValueError says in one line what is wrong with it."""
@@ -110,7 +115,7 @@ class Link(threading.Thread):
     def run(self) -> None:
         context = zmq.Context()
         try:
-            if self.target.kind == zmq.DEALER:
+            if self.target.answers:
                 self._keep_connected(context)
             else:
                 self._pour(context)
@@ -144,7 +149,7 @@ class Link(threading.Thread):
             sock.immediate = 1
             sock.heartbeat_ivl, sock.heartbeat_timeout = PING_MS, PING_MS_MAX
             sock.connect_timeout = sock.handshake_ivl = int(CONNECT_S_MAX * 1000)
-            if self.target.kind == zmq.DEALER:
+            if self.target.answers:
                 sock.reconnect_ivl = -1
             if self.target.kind == zmq.XPUB:
                 sock.xpub_nodrop = 1
@@ -228,38 +233,64 @@ class Link(threading.Thread):
 
 
 class Session:
-    """One connection to a ROUTER, from its handshake to its end."""
+    """One connection to a ROUTER, from its handshake to its end.
+
+    A connection that stands loses nothing, but the daemon may: a message it could not digest, or took for too early. Or
+    it is slow. So after `patience` without progress the oldest message is sent once more, and everything only if the
+    daemon then answers that there is more to come, and nothing comes. Patience grows with the pauses the daemon makes.
+    """
 
     def __init__(self, link: Link, sock: zmq.Socket[Any], monitor: zmq.Socket[Any]) -> None:
         self.link, self.outbox, self.sock, self.monitor = link, link.outbox, sock, monitor
         self.queue: deque[tuple[int, list[bytes]]] = deque()
-        self.confirmed = False  # whether the daemon has shown that it knows this epoch
         self.answered = False
+        self.confirmed = False  # whether the daemon has shown that it knows this epoch
+        self.patience = link.resend_after
+        self.pause = 0.0  # the longest of late between two answers that moved something on
+        self.since = clock.monotonic()  # when something moved, or was done about it
+        self.moved = self.since
+        self.probed = 0  # what was under way when the oldest was sent once more: up to this number
+        self.replied = False  # … and an answer to that fell short of it
 
     def serve(self) -> bool:
         """Sends and listens until the connection ends or the link stops; returns whether the daemon ever answered."""
         poller = zmq.Poller()
         for each in (self.monitor, self.link.awake):
             poller.register(each, zmq.POLLIN)
-        since, patience = clock.monotonic(), self.link.resend_after
         while not self.link.stopping:
             idle = self._send() or self.outbox.nap()
             poller.register(self.sock, zmq.POLLIN | (zmq.POLLOUT if self.queue else 0))
             under_way = self.outbox.window.flying
-            left = max(0.0, since + patience - clock.monotonic())
+            left = max(0.0, self.since + self.patience - clock.monotonic())
             poller.poll(0 if not idle else int(left * 1000) + 1 if under_way else None)
             self.link.doze()
             if last_event(self.monitor) & ENDED:
                 break
-            progress = self._listen()
-            now = clock.monotonic()
-            if progress or not under_way:
-                since, patience = now, self.link.resend_after
-            elif now - since > patience:
-                self.queue.clear()
-                self.outbox.rewind()
-                since, patience = now, min(2 * patience, max(RESEND_S_MAX, self.link.resend_after))
+            if self._listen():
+                self._progress(clock.monotonic())
+            elif not under_way:
+                self.since = self.moved = clock.monotonic()
+            elif clock.monotonic() - self.since > self.patience:
+                self._insist()
         return self.answered
+
+    def _progress(self, now: float) -> None:
+        self.pause = max(0.8 * self.pause, now - self.moved)
+        self.since = self.moved = now
+        self.patience = max(self.link.resend_after, min(2 * self.pause, RESEND_S_MAX))
+
+    def _insist(self) -> None:
+        """Nothing has moved for too long."""
+        if self.replied:
+            self.queue.clear()
+            self.outbox.rewind()
+            self.probed = 0
+        elif not self.queue:  # a socket that takes nothing needs no more
+            self.probed = self.outbox.window.sent
+            self.queue.extend(self.outbox.probe())
+        self.replied = False
+        self.since = clock.monotonic()
+        self.patience = max(self.link.resend_after, min(2 * self.patience, RESEND_S_MAX))
 
     def _send(self) -> bool:
         """Sends what can be sent; True when the rest has to wait for the socket."""
@@ -281,6 +312,7 @@ class Session:
                 answer = _read(self.sock.recv_multipart(zmq.NOBLOCK)[-1])
                 if answer.ack is not None:
                     self.answered = True
+                    self.replied = answer.ack < self.probed
                     self._place(answer.ack)
                     acked = max(acked, answer.ack)
                 elif answer.refused:
@@ -293,6 +325,7 @@ class Session:
         """A daemon whose first word on a connection falls short of what was acknowledged before has lost its place."""
         if not self.confirmed and self.outbox.lost(ack):
             self.queue.clear()
+            self.probed = 0
             self.outbox.renumber()
         self.confirmed = True
 

@@ -183,6 +183,12 @@ class Outbox:
             self._spool.sync()
         return [(len(block), block.frames(head.producer, head.epoch, first)) for first, block in taken]
 
+    def probe(self) -> list[tuple[int, list[bytes]]]:
+        """The oldest message under way, to be sent once more."""
+        with self._changed:
+            taken, head = self.window.probe(), self.head
+        return [(len(taken[1]), taken[1].frames(head.producer, head.epoch, taken[0]))] if taken else []
+
     def heard(self, acked: int, refusals: list[tuple[str, int]]) -> int:
         """What came back:
         the highest acknowledgement (0: none), and refusals. Returns how many samples that settles.

@@ -121,10 +121,16 @@ class Window:
         self._flying.append(block)
         return first, block
 
+    def probe(self) -> tuple[int, Block] | None:
+        """The oldest block under way, once more, and its number; None when nothing is."""
+        if not self._flying:
+            return None
+        block = self._flying[0]
+        self.total_resent += len(block)
+        return self.acked + 1, block
+
     def rewind(self) -> None:
-        """The connection is a new one, or nothing was heard for too long:
-        what is not acknowledged is to be sent again.
-        """
+        """What is under way is lost, with its connection or on it: all of it is to be sent again."""
         self._again.extendleft(reversed(self._flying))
         self._flying.clear()
         self.sent = self.acked

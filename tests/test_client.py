@@ -44,6 +44,7 @@ class Daemon:
     def __init__(self) -> None:
         self.port = 0
         self.mute = self.deaf = False
+        self.delay = 0.0
         self.refuses: dict[str, str] = {}
         self.taken: list[tuple[str, float, float]] = []
         self.messages = 0
@@ -81,6 +82,7 @@ class Daemon:
             if self._socket.poll(5):
                 peer, *frames = self._socket.recv_multipart()
                 self.messages += 1
+                time.sleep(self.delay)
                 if not self.deaf:
                     self._take(peer, frames)
 
@@ -283,6 +285,30 @@ def test_silence_on_a_sound_connection_makes_it_send_again(daemon: Daemon) -> No
         stats = producer.stats()
     assert daemon.values == [1]
     assert stats.sent == 1 and stats.resent >= 2 and stats.connections == 1
+
+
+def test_what_the_daemon_lost_on_a_sound_connection_comes_again_with_all_that_followed(daemon: Daemon) -> None:
+    with Producer(daemon.endpoint, resend_after=0.05) as producer:
+        producer.send("a", 0)
+        assert producer.flush(20)
+        for k in range(1, 11):
+            daemon.deaf = k in (3, 4, 7)
+            before = daemon.messages
+            producer.send("a", k)
+            until(lambda before=before: daemon.messages > before)  # type: ignore[misc]
+        assert producer.flush(20)
+        assert producer.stats().connections == 1
+    assert daemon.values == list(range(11))
+
+
+def test_a_slow_daemon_is_not_sent_everything_twice(daemon: Daemon) -> None:
+    daemon.delay = 0.1
+    with Producer(daemon.endpoint, resend_after=0.03) as producer:
+        for k in range(20):
+            producer.send_columns("a", [k], k)
+        assert producer.flush(20)
+        assert producer.stats().resent < 10
+    assert daemon.values == list(range(20))
 
 
 def test_a_silent_daemon_is_asked_less_and_less_often(daemon: Daemon) -> None:

@@ -38,6 +38,15 @@ def test_a_line_that_is_no_sample_says_why(line: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_lines_without_names_are_of_the_series_given() -> None:
+    splitter = Splitter("my boiler")
+    assert list(splitter.feed(b"71.3\n72 1700000000\nx 1 2\n")) == [
+        Sample("my boiler", 71.3, None),
+        Sample("my boiler", 72.0, 1.7e9),
+        Malformed(3, "'x 1 2' is not `value [time]`"),
+    ]
+
+
 def test_bad_lines_are_told_with_their_number_and_the_others_go_on() -> None:
     found = split(b"# a comment\na 1\n\nb\nc \xff 1\nd 4")
     assert found == [

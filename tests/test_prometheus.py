@@ -160,9 +160,9 @@ def test_a_server_that_is_not_there_is_unreachable() -> None:
 
 
 def test_the_query_is_quoted_and_the_token_sent() -> None:
-    token = "secret"
+    words = "secret"
     with answering(b'{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}') as (url, asked):
-        assert Source(url, 'a{b="c d"}&x=1', token=token).poll(12.5) == [Sample('a{b="c d"}&x=1', 2.0, 1.0)]
+        assert Source(url, 'a{b="c d"}&x=1', token=words).poll(12.5) == [Sample('a{b="c d"}&x=1', 2.0, 1.0)]
     path, authorization = asked[0]
     assert path == "/api/v1/query?query=a%7Bb%3D%22c+d%22%7D%26x%3D1&time=12.5"
     assert authorization == "Bearer secret"

@@ -1,0 +1,393 @@
+"""`forecastd produce`: sends samples from simulated waves, recordings, standard input or Prometheus to the daemon."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .delivery import Command, complain, delivery, feeding, said
+from .errors import Failure, Misuse
+
+if TYPE_CHECKING:
+    from ..producers.feed import Feed
+    from ..producers.waves import Wave
+
+#: The kinds of `waves`, in the order of the overview; `tests/test_produce.py` holds them to the registry.
+KINDS = (
+    "two-tone",
+    "chirp",
+    "square",
+    "random-walk",
+    "amplitude-drift",
+    "frequency-switch",
+    "level-shift",
+    "outliers",
+    "heavy-tails",
+    "missing",
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  forecastd produce sine
+  forecastd produce waves --kind two-tone --kind outliers --series 100
+  forecastd produce csv boiler.csv --rate 10
+  vmstat 1 | awk 'NR > 2 { print "idle", $15; fflush() }' | forecastd produce stdin
+  forecastd produce prometheus 'rate(http_requests_total[1m])'
+
+\b
+Each number is sent until the daemon has acknowledged it; at the end one line
+says how many were sent, acknowledged and refused. Ctrl-C ends it."""
+)
+def produce() -> None:
+    """Send samples to a daemon."""
+
+
+def shape(command: Command) -> Command:
+    """The options of simulated waves."""
+    for option in (
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="The same seed gives the same wave.",
+        ),
+        click.option(
+            "--period", type=float, metavar="SAMPLES", help="Samples a period.  [default: the tutorial's, 62.4]"
+        ),
+        click.option("--offset", type=float, default=1.0, show_default=True, help="The middle of the wave."),
+        click.option("--amplitude", type=float, default=1.0, show_default=True, help="Half its height, without noise."),
+        click.option(
+            "--noise",
+            type=click.FloatRange(min=0),
+            default=0.15,
+            show_default=True,
+            help="Half the width of the uniform noise; the scale of the other kinds.",
+        ),
+        click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N samples of each series."),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0),
+            default=10.0,
+            show_default=True,
+            help="Samples a second of each series; 0: as fast as it goes, on a clock that starts in November 2023.",
+        ),
+        click.option(
+            "--series",
+            "series",
+            multiple=True,
+            metavar="N|NAME",
+            help="How many series (NAME-1 … NAME-N), or the name of one; may be repeated.  [default: 1]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@produce.command(
+    epilog="""\b
+Examples:
+  forecastd produce sine
+  forecastd produce sine --series boiler --amplitude 5 --offset 70 --rate 1
+  forecastd produce sine --series 1000 --rate 0 --count 10000"""
+)
+@shape
+@delivery
+def sine(**options: Any) -> None:
+    """A sine with uniform noise: the tutorial's wave, sin(x) + 1 + U(±0.15).
+
+    The best possible forecast of it, by one who knows all but the noise, is off by noise / sqrt(3) in the root mean
+    square: 0.0866 as it stands.
+    """
+    _waves(("sine",), **options)
+
+
+@produce.command(
+    epilog="""\b
+Examples:
+  forecastd produce waves
+  forecastd produce waves --kind two-tone --series 20
+  forecastd produce waves --kind outliers --series pump --rate 0 --count 5000"""
+)
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="Which wave; may be repeated.  [default: each of them]",
+)
+@shape
+@delivery
+def waves(kinds: tuple[str, ...], **options: Any) -> None:
+    """Waves that are hard in different ways: tones, jumps, drifts, spikes, gaps.
+
+    \b
+    two-tone          two tones, the second 3.6 times as fast and half as strong
+    chirp             a tone that glides between half and three times its frequency
+    square            jumps between two levels each half period
+    random-walk       nothing beats repeating the last value
+    amplitude-drift   a tone whose amplitude drifts between 0.2 and 1.8
+    frequency-switch  the frequency doubles after 2,048 samples, then halves, …
+    level-shift       the level jumps every 512 samples, by up to 5 amplitudes
+    outliers          one sample in 200 is a spike of 5 to 15 amplitudes
+    heavy-tails       noise of Student's t with three degrees of freedom
+    missing           a tenth of the samples is missing, in runs of one to twelve
+
+    Each says at the start what its noise floor is: the root mean square error of a forecaster that knows all but the
+    noise, which none can beat.
+    """
+    _waves(kinds or KINDS, **options)
+
+
+@produce.command(
+    epilog="""\b
+Examples:
+  forecastd produce csv boiler.csv
+  forecastd produce csv boiler.csv pump.csv --speed 60
+  forecastd produce csv plant.csv --series inlet --series outlet --rate 10
+  forecastd produce csv boiler.csv --rate 0"""
+)
+@click.argument("files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="X times as fast as it was recorded.  [default: 1]",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0),
+    metavar="R",
+    help="R samples a second of each series instead; 0: as fast as it goes.",
+)
+@click.option("--now", is_flag=True, help="Give the samples the time they are sent at instead of the recorded one.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N samples of each series.")
+@click.option("--series", multiple=True, metavar="NAME", help="Only this series; may be repeated.")
+@delivery
+def csv(
+    files: tuple[Path, ...],
+    speed: float | None,
+    rate: float | None,
+    now: bool,
+    count: int | None,
+    series: tuple[str, ...],
+    to: str,
+    seconds: float | None,
+    spool: Path | None,
+) -> None:
+    """Recordings: CSV files whose first column is a time and each other one a series.
+
+    The first line names the columns; `timestamp,value` is the plain case, and its series is named by the file. Times
+    may be ISO 8601 with or without a zone (UTC), YYYYMMDD, a year, or seconds or milliseconds since the epoch. Empty
+    cells are skipped and counted.
+    """
+    from ..producers import feed, playback
+
+    if speed is not None and rate is not None:
+        raise Misuse("--speed keeps the recorded pace and --rate replaces it; give one of them")
+    if now and rate == 0:
+        raise Misuse(
+            "--now needs a pace: with --rate 0 all samples would have one time; give another --rate, or --speed"
+        )
+    pace = None if rate is not None else speed or 1.0
+    try:
+        found = playback.read_all(files)
+    except (playback.Unreadable, OSError) as error:
+        raise Failure(said(error)) from error
+    recordings = [recording for recording in found if len(recording) and (not series or recording.name in series)]
+    if missing := [name for name in series if name not in {recording.name for recording in found}]:
+        raise Misuse(f"no series {missing[0]!r}; there is {', '.join(recording.name for recording in found)}")
+    if not recordings:
+        raise Failure("nothing to send: all cells are empty")
+    for recording in recordings:
+        skipped = f", {recording.skipped} empty cells skipped" if recording.skipped else ""
+        click.echo(f"{recording.name}: {len(recording)} samples{skipped}")
+    with feeding(to, seconds, spool, sum(min(len(each), count or len(each)) for each in recordings)) as line:
+        if now:
+            recordings = feed.restamped(recordings, pace, rate or 0.0, time.time())
+        feed.play_recordings(line, recordings, pace, rate or 0.0, count)
+
+
+@produce.command(
+    epilog="""\b
+Examples:
+  echo "boiler 71.3" | forecastd produce stdin
+  tail -F boiler.log | awk '{ print "boiler", $3; fflush() }' | forecastd produce stdin
+  seq 1000 | forecastd produce stdin --series counter"""
+)
+@click.option("--series", metavar="NAME", help="All lines are of this series and have no name: `value [time]`.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N samples.")
+@delivery
+def stdin(series: str | None, count: int | None, to: str, seconds: float | None, spool: Path | None) -> None:
+    """Lines of standard input: `name value [time]`.
+
+    The time is in seconds since the epoch or ISO 8601; without one it is now. A line that is no sample is reported,
+    counted as malformed, and the next one is read. Blank lines and lines that begin with # are passed over.
+    """
+    from ..producers.lines import Malformed, Splitter
+
+    splitter = Splitter(series or "")
+    with feeding(to, seconds, spool, count) as feed:
+        for chunk in _chunks(feed):
+            for item in splitter.feed(chunk) if chunk else splitter.end():
+                if isinstance(item, Malformed):
+                    complain(feed, item)
+                elif not feed.room(1):
+                    return
+                else:
+                    feed.producer.send(*item)
+                    feed.sent += 1
+                    if feed.sent == count:
+                        return
+
+
+@produce.command(
+    epilog="""\b
+Examples:
+  forecastd produce prometheus 'rate(http_requests_total[1m])'
+  forecastd produce prometheus node_load1 --url http://monitor:9090 --every 15 --since 3600
+  forecastd produce prometheus up --series '{job}/{instance}'"""
+)
+@click.argument("query")
+@click.option("--url", default="http://127.0.0.1:9090", show_default=True, help="The Prometheus server.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=15.0, show_default=True, metavar="SECONDS", help="Ask so often."
+)
+@click.option(
+    "--since", type=click.FloatRange(min=0), metavar="SECONDS", help="First send what it said in the last SECONDS."
+)
+@click.option(
+    "--series",
+    default="",
+    metavar="FORMAT",
+    help="Name the series by labels, as '{job}/{instance}'.  [default: all labels]",
+)
+@click.option("--token-file", type=click.File(), metavar="FILE", help="Send the bearer token in FILE.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N queries.")
+@delivery
+def prometheus(
+    query: str,
+    url: str,
+    every: float,
+    since: float | None,
+    series: str,
+    token_file: Any,
+    count: int | None,
+    to: str,
+    seconds: float | None,
+    spool: Path | None,
+) -> None:
+    """The results of a Prometheus query, asked again and again.
+
+    Each series of the result is a series here, named by its labels, so any metric can be forecast without touching its
+    exporter. A server that does not answer is asked again.
+    """
+    from ..producers.prometheus import QueryError, Sample, Source, Unreachable
+
+    try:
+        source = Source(url, query, series, token_file.read().strip() if token_file else "")
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    trouble = ""
+
+    def ask(get: Callable[[], list[Sample]]) -> list[Sample]:
+        nonlocal trouble
+        try:
+            samples = get()
+            trouble = ""
+            return samples
+        except Unreachable as error:
+            if trouble != str(error):
+                trouble = str(error)
+                click.echo(f"{trouble}; asking again", err=True)
+            return []
+        except QueryError as error:
+            raise Failure(f"Prometheus refuses the query: {error}") from error
+
+    with feeding(to, seconds, spool, None) as feed:
+        asked, start = 0, feed.start
+        batch = ask(lambda: source.history(time.time() - (since or 0), time.time(), every)) if since else []
+        while True:
+            for at in range(0, len(batch), 1000):
+                names, values, times = zip(*batch[at : at + 1000], strict=True)
+                if not feed.send(names, values, times):
+                    return
+            if asked == count or not feed.sleep_until(start + (asked + bool(since)) * every):
+                return
+            asked += 1
+            batch = ask(lambda: source.poll(time.time()))
+
+
+def _waves(
+    kinds: tuple[str, ...],
+    series: tuple[str, ...],
+    rate: float,
+    count: int | None,
+    noise: float,
+    amplitude: float,
+    offset: float,
+    period: float | None,
+    seed: int,
+    to: str,
+    seconds: float | None,
+    spool: Path | None,
+) -> None:
+    from ..producers import feed
+    from ..producers.waves import ORIGIN, PERIOD, WAVES
+
+    names = _names(kinds, series)
+    step, start = (1 / rate, time.time()) if rate else (1.0, ORIGIN)
+    played: list[tuple[list[str], Wave]] = []
+    try:
+        for kind in kinds:
+            wave = WAVES[kind](
+                seed,
+                series=len(names[kind]),
+                noise=noise,
+                amplitude=amplitude,
+                offset=offset,
+                period=PERIOD if period is None else period,
+                step=step,
+                start=start,
+            )
+            played.append((names[kind], wave))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    total = sum(map(len, names.values()))
+    with feeding(to, seconds, spool, count and count * total, total) as line:
+        for each, wave in played:
+            shown = each[0] if len(each) == 1 else f"{each[0]} … {each[-1]}"
+            click.echo(f"{shown}: {wave.about}; noise floor (RMSE) {wave.floor:.4g}")
+        feed.play_waves(line, played, rate, count)
+
+
+def _names(kinds: tuple[str, ...], series: tuple[str, ...]) -> dict[str, list[str]]:
+    """The names of the series of each kind."""
+    if series and not (len(series) == 1 and series[0].isdigit()):
+        if len(kinds) > 1:
+            raise Misuse("a name for several kinds of waves; say which with one --kind, or give a number of series")
+        if len(set(series)) != len(series):
+            raise Misuse("--series: each name once")
+        return {kinds[0]: list(series)}
+    n = int(series[0]) if series else 1
+    if n < 1:
+        raise Misuse("--series: at least 1")
+    return {kind: [kind] if n == 1 else [f"{kind}-{k}" for k in range(1, n + 1)] for kind in kinds}
+
+
+def _chunks(feed: Feed) -> Iterator[bytes]:
+    """Standard input as it comes, and at its end an empty chunk."""
+    while not feed.over:
+        if select.select([0], [], [], 0.1)[0]:
+            chunk = os.read(0, 1 << 16)
+            yield chunk
+            if not chunk:
+                return
