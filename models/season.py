@@ -3,7 +3,7 @@
 A season is a lag at which what a series does comes back. What it does is its change, not its level, or every wandering
 level would look like half a season: the differences d_t = x_t - x_{t-1}, each held within three times their mean size.
 One Fourier transform gives their autocovariance at all lags. A long season shows better in smoother differences, those
-between means over m = 1, 2, 4 … 32 samples, whose autocovariance is the one at scale m / 2 smoothed with [1 4 6 4 1] /
+between means over m = 1, 2, 4, 8, 16 samples, whose autocovariance is the one at scale m / 2 smoothed with [1 4 6 4 1] /
 16 at spacing m / 2. For each scale m and lag p:
 
     likeness   the mean correlation at p, 2p, 3p and 4p, over all pairs of samples that far apart
@@ -17,6 +17,7 @@ In noise, random walks and what lies between them z stays below about 5.5, and d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ SAMPLES_MIN = 64
 #: A difference counts as at most this many times their mean size.
 CLIP = 3.0
 MULTIPLES = 4
-SCALES = 6
+SCALES = 5
 #: A scale is used for seasons of at least so many times its length.
 SCALE_MAX = 6
 #: What comes back sooner is in plain sight of every other expert.
@@ -98,9 +99,7 @@ def evidence(x: Array) -> Evidence:
     n, size = d.shape
     lags = size // REPEATS + 1
     scales = min(SCALES, ((lags - 1) // SCALE_MAX).bit_length())
-    lag = np.arange(lags)
-    pairs = np.maximum(size - np.outer(np.arange(1, MULTIPLES + 1), lag), 0).sum(0).astype(np.float32)
-    pairs_off = np.maximum(size - np.outer(np.arange(0.5, MULTIPLES), lag), 0).sum(0).astype(np.float32)
+    pairs, pairs_off = _pairs(size, lags)
     likeness, contrast, z = (np.zeros((n, scales, lags), np.float32) for _ in range(3))
     c = _autocovariance(d)
     for j in range(scales):
@@ -119,6 +118,14 @@ def evidence(x: Array) -> Evidence:
         np.multiply((on - np.maximum(off, 0.0))[:, first:], chance, out=z[:, j, first:])
         np.subtract(on, off, out=off)
     return Evidence(likeness, contrast, z, pairs)
+
+
+@lru_cache(maxsize=16)
+def _pairs(size: int, lags: int) -> tuple[Array, Array]:
+    """Pairs of differences at all multiples of each lag, and at those half a lag off; shape (lags,), not to be changed."""
+    lag = np.arange(lags)
+    on, off = (np.maximum(size - np.outer(np.arange(first, MULTIPLES + first), lag), 0.0).sum(0) for first in (1.0, 0.5))
+    return on.astype(np.float32), off.astype(np.float32)
 
 
 def _differences(x: Array) -> Array:
