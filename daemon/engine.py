@@ -89,22 +89,23 @@ class Engine:
         if not self.inbox:
             return False
         batch = self.inbox.take()
-        replies: list[Reply] = []
         try:
             now, began = time.time(), time.perf_counter()
             effects = self.pipeline.step(batch, now)
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
+            self.inbox.pace(len(batch), spent_s)
             # What is to be said may promise that nothing is lost: the keeper says when.
-            replies = self.keeper.append(batch, now, effects, effects.replies, spent_s)
+            self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
+            # The scores can wait until nobody waits for a forecast any more.
+            self.pipeline.score()
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.
             log.exception("a batch of %d samples failed and is lost", len(batch))
             self.failures += 1
             self.keeper.lose()
         self._marks.clear()
-        self.answer(replies)
         return True
 
     def answer(self, replies: list[Reply]) -> None:

@@ -27,6 +27,8 @@ log = logging.getLogger("forecastd")
 
 #: Seconds that children have to drain; after that they are killed.
 DRAIN_S = 8.0
+#: Seconds between two signals that are two: `timeout` and a terminal's shell send one to a process and to its group.
+TWICE_S = 0.1
 
 
 def _engine_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello:
@@ -76,7 +78,7 @@ class Supervisor:
         self.children = [Child(spec) for spec in (specs(settings) if children is None else children)]
         self.notifier = notifier or Notifier()
         self.bound: dict[str, list[str]] = {}
-        self.asked_to_stop = 0
+        self.asked_to_stop: list[float] = []
         self.started = False
         self._told: Hello = {}
         self._notify_at = 0.0
@@ -180,7 +182,7 @@ class Supervisor:
         for child in self.children:
             child.signal(signal.SIGTERM)
         while any(child.alive for child in self.children):
-            if self.asked_to_stop > 1:
+            if self.asked_to_stop[-1] - self.asked_to_stop[0] > TWICE_S:
                 raise Failure("ended at once, as asked; what had not been worked off is lost")
             if time.monotonic() > deadline:
                 raise Failure(f"not drained within {DRAIN_S:g} s; what had not been worked off is lost")
@@ -208,7 +210,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _stop(self, *_: object) -> None:
-        self.asked_to_stop += 1
+        self.asked_to_stop.append(time.monotonic())
 
 
 def check_ports(settings: Settings) -> None:

@@ -23,6 +23,8 @@ from .settings import Limits
 NAN = math.nan
 #: Characters of a number as text. Every float64 fits into 25, and a longer text costs time quadratic in its length.
 NUMBER_BYTES_MAX = 64
+#: Seconds a step should last at most, for the sake of those who wait and of the heartbeat.
+STEP_S = 0.1
 #: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns
 #: whose header has neither `seq` nor `time0` sends the same one again and again.
 HEADER_BYTES_MAX = 1 << 20
@@ -93,6 +95,7 @@ class Inbox:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._capacity = limits.batch_samples
         self._headers: dict[bytes, Header] = {}
         self._header_bytes = 0
         self._clear()
@@ -118,7 +121,15 @@ class Inbox:
     @property
     def room(self) -> int:
         """Samples still to be taken into this batch; a message is never split, so it may go negative."""
-        return self.limits.batch_samples - self.size
+        return self._capacity - self.size
+
+    def pace(self, samples: int, seconds: float) -> None:
+        """Learns from a step how many samples fit into one. Many samples of one series cost a round each, a thousand
+        times what they cost spread over as many series: a bound on samples alone would let a step last for ever."""
+        if seconds > STEP_S:
+            self._capacity = max(int(samples * STEP_S / seconds), 1)
+        elif samples >= self._capacity:
+            self._capacity = min(2 * self._capacity, self.limits.batch_samples)
 
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message: its payload frames, without identity and delimiter."""
