@@ -76,7 +76,7 @@ def test_the_demo_shows_where_everything_is_and_ends_by_itself() -> None:
 
 
 def shape(line: str) -> str:
-    """A line with its numbers left out, except those that are part of an address or in quotes, and its spaces single."""
+    """A line with its numbers left out, except those that are part of an address or in quotes, spaces single."""
     return " ".join(re.sub(r'(?<![":/.\w])[-+]?\d[\d.:e+-]*', "0", line).split())
 
 
