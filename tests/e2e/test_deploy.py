@@ -199,16 +199,19 @@ def test_the_unit_starts_a_daemon_that_tells_systemd_when_it_is_ready(tmp_path: 
     assert "\nType=notify\n" in unit
     command = re.search(r"^ExecStart=/opt/forecastd/bin/forecastd (.*)$", unit, re.M)
     assert command
-    (tmp_path / "forecastd.toml").write_text(
-        'ingest = ["tcp://127.0.0.1:0"]\npublish = "tcp://127.0.0.1:0"\nweb = "127.0.0.1:0"\n'
+    settings = tmp_path / "forecastd.toml"
+    subprocess.run(
+        [sys.executable, "-m", "forecastd", "config", "init", settings], check=True, stdout=subprocess.DEVNULL
     )
+    ports = 'ingest = ["tcp://127.0.0.1:0"]\npublish = "tcp://127.0.0.1:0"\nweb = "127.0.0.1:0"\n'
+    settings.write_text(ports + settings.read_text())
     line = command[1].replace("/etc/forecastd", str(tmp_path)).replace("${STATE_DIRECTORY}", str(tmp_path / "state"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(SOON_S)
+        manager.settimeout(0.2)
         process = forecastd(*line.split(), environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         try:
-            assert manager.recv(100) == b"READY=1"
+            assert soon("READY=1", lambda: process.poll() is not None or manager.recv(100)) == b"READY=1"
         finally:
             end(process)
     assert process.returncode == 0
