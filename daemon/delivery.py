@@ -75,6 +75,8 @@ def feeding(to: str, seconds: float | None, spool: Path | None, total: int | Non
     finally:
         producer.close(0.0)
     click.echo(summary(stats, producer.acknowledged))
+    if stats.refused.get("late"):
+        click.echo("late: those series already have samples of a later time; send under other names", err=True)
     if whole:
         return
     if not spool:

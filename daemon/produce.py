@@ -43,8 +43,8 @@ Examples:
   forecastd produce prometheus 'rate(http_requests_total[1m])'
 
 \b
-Each number is sent until the daemon has acknowledged it; at the end one line
-says how many were sent, acknowledged and refused. Ctrl-C ends it."""
+A sample is sent until the daemon has acknowledged it. Ctrl-C ends the sending;
+then one line says how many were sent, acknowledged and refused."""
 )
 def produce() -> None:
     """Send samples to a daemon."""
@@ -70,6 +70,7 @@ def shape(command: Command) -> Command:
             type=click.FloatRange(min=0),
             default=0.15,
             show_default=True,
+            metavar="A",
             help="Half the width of the uniform noise; the scale of the other kinds.",
         ),
         click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N samples of each series."),
@@ -78,6 +79,7 @@ def shape(command: Command) -> Command:
             type=click.FloatRange(min=0),
             default=10.0,
             show_default=True,
+            metavar="R",
             help="Samples a second of each series; 0: as fast as it goes, on a clock that starts in November 2023.",
         ),
         click.option(
@@ -93,11 +95,12 @@ def shape(command: Command) -> Command:
 
 
 @produce.command(
+    short_help="A sine with noise: the tutorial's wave.",
     epilog="""\b
 Examples:
   forecastd produce sine
   forecastd produce sine --series boiler --amplitude 5 --offset 70 --rate 1
-  forecastd produce sine --series 1000 --rate 0 --count 10000"""
+  forecastd produce sine --series 1000 --rate 0 --count 10000""",
 )
 @shape
 @delivery
@@ -111,15 +114,17 @@ def sine(**options: Any) -> None:
 
 
 @produce.command(
+    short_help="Waves that are hard in different ways.",
     epilog="""\b
 Examples:
   forecastd produce waves
   forecastd produce waves --kind two-tone --series 20
-  forecastd produce waves --kind outliers --series pump --rate 0 --count 5000"""
+  forecastd produce waves --kind outliers --series pump --rate 0 --count 5000""",
 )
 @click.option(
     "--kind",
     "kinds",
+    metavar="KIND",
     type=click.Choice(KINDS),
     multiple=True,
     help="Which wave; may be repeated.  [default: each of them]",
@@ -148,12 +153,13 @@ def waves(kinds: tuple[str, ...], **options: Any) -> None:
 
 
 @produce.command(
+    short_help="Recordings, at their own pace or another.",
     epilog="""\b
 Examples:
   forecastd produce csv boiler.csv
   forecastd produce csv boiler.csv pump.csv --speed 60
   forecastd produce csv plant.csv --series inlet --series outlet --rate 10
-  forecastd produce csv boiler.csv --rate 0"""
+  forecastd produce csv boiler.csv --rate 0""",
 )
 @click.argument("files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
 @click.option(
@@ -217,11 +223,12 @@ def csv(
 
 
 @produce.command(
+    short_help="Lines `name value [time]`.",
     epilog="""\b
 Examples:
   echo "boiler 71.3" | forecastd produce stdin
   tail -F boiler.log | awk '{ print "boiler", $3; fflush() }' | forecastd produce stdin
-  seq 1000 | forecastd produce stdin --series counter"""
+  seq 1000 | forecastd produce stdin --series counter""",
 )
 @click.option("--series", metavar="NAME", help="All lines are of this series and have no name: `value [time]`.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N samples.")
@@ -250,11 +257,12 @@ def stdin(series: str | None, count: int | None, to: str, seconds: float | None,
 
 
 @produce.command(
+    short_help="The results of a Prometheus query.",
     epilog="""\b
 Examples:
   forecastd produce prometheus 'rate(http_requests_total[1m])'
   forecastd produce prometheus node_load1 --url http://monitor:9090 --every 15 --since 3600
-  forecastd produce prometheus up --series '{job}/{instance}'"""
+  forecastd produce prometheus up --series '{job}/{instance}'""",
 )
 @click.argument("query")
 @click.option("--url", default="http://127.0.0.1:9090", show_default=True, help="The Prometheus server.")

@@ -70,8 +70,11 @@ class Feed:
         return False
 
     def send(self, series: Sequence[str], values: Floats | Sequence[float], times: Floats | Sequence[float]) -> bool:
-        """Sends samples, a name and a time each or a name and a time a round; False when it is over before."""
-        if not self.room(min(len(values), self.producer.window)):
+        """Sends samples, a name and a time each or a name and a time a round; False when it is over before.
+
+        They have to fit into the window: what waits in there could not be told to stop.
+        """
+        if not self.room(len(values)):
             return False
         self.producer.send_columns(series, values, times)
         self.sent += len(values)
