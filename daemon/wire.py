@@ -6,70 +6,21 @@ refused by name and counted, and never raises. `docs/protocol.md` shows every pa
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
-from typing import Annotated, Any
+from itertools import chain
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
+from . import payload
 from .batch import Batch, Floats, Forecasts, Parcel, Reply
+from .payload import NAN, Headers, Numbered, Sample
 from .settings import Limits
 
-NAN = math.nan
-#: Characters of a number as text. Every float64 fits into 25, and a longer text costs time quadratic in its length.
-NUMBER_BYTES_MAX = 64
 #: Seconds a step should last at most, for the sake of those who wait and of the heartbeat.
 STEP_S = 0.1
-#: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns
-#: whose header has neither `seq` nor `time0` sends the same one again and again.
-HEADER_BYTES_MAX = 1 << 20
-
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Label = Annotated[str, Meta(max_length=200)]
-
-
-class Sample(msgspec.Struct, gc=False):
-    """One sample as JSON: `time` in seconds since the epoch (None: when it arrived), `seq` 0 where none are
-    numbered."""
-
-    series: str
-    value: float
-    time: float | None = None
-    seq: Count = 0
-    producer: Label = ""
-    epoch: Count = 0
-
-
-class Header(msgspec.Struct, gc=False):
-    """The first frame of columns, format 1: what the float64 values of the second frame are.
-
-    `series` is one name (the values are its samples, oldest first) or a list of k names (the values are rounds of k,
-    one value a name, oldest round first). The rounds' times are `time0 + i * step`, or a third frame, or the moment of
-    arrival.
-    """
-
-    columns: Annotated[int, Meta(ge=1, le=1)]
-    series: str | Annotated[list[str], Meta(min_length=1)]
-    n: Count | None = None
-    time0: float | None = None
-    step: float | None = None
-    seq: Count = 0
-    producer: Label = ""
-    epoch: Count = 0
-
-
-class Numbered(msgspec.Struct, gc=False):
-    """What is read of a payload that is refused: which numbers of which producer it would have been."""
-
-    seq: Count = 0
-    producer: Label = ""
-    epoch: Count = 0
-    n: Count | None = None
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -83,9 +34,6 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
 
 NOWHERE = Origin()
 
-_payload = msgspec.json.Decoder(Sample | list[Sample])
-_header = msgspec.json.Decoder(Header)
-_numbered = msgspec.json.Decoder(Numbered)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -96,8 +44,7 @@ class Inbox:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._capacity = limits.batch_samples
-        self._headers: dict[bytes, Header] = {}
-        self._header_bytes = 0
+        self._headers = Headers()
         self._clear()
 
     def _clear(self) -> None:
@@ -106,7 +53,7 @@ class Inbox:
         self._series: list[str] = []
         self._value: list[float] = []
         self._time: list[float] = []
-        self._blocks: list[tuple[Floats, Floats]] = []
+        self._blocks: list[tuple[list[str], Floats, Floats]] = []
         self._parcels: list[Parcel] = []
         self._origin = NOWHERE
         self._producer = ""
@@ -167,14 +114,16 @@ class Inbox:
     def take(self) -> Batch:
         """The batch so far; the inbox is empty afterwards. `value` and `time` may be read-only views of frames."""
         self._close()
-        if len(self._blocks) == 1 and not self._value:
-            value, time = self._blocks[0]
-        elif not self._blocks:
-            value, time = np.array(self._value), np.array(self._time)
-        else:
+        if self._blocks:
             self._flush()
-            value, time = (np.concatenate(column) for column in zip(*self._blocks, strict=True))
-        batch = Batch(self._series, value, time, self._parcels, self.refused)
+            # One block alone keeps the very list of its header, so that who comes after may know it again by identity.
+            names, values, times = zip(*self._blocks, strict=True)
+            alone = len(names) == 1
+            series = names[0] if alone else list(chain.from_iterable(names))
+            value, time = (values[0], times[0]) if alone else (np.concatenate(values), np.concatenate(times))
+        else:
+            series, value, time = self._series, np.array(self._value), np.array(self._time)
+        batch = Batch(series, value, time, self._parcels, self.refused)
         self._clear()
         return batch
 
@@ -182,13 +131,13 @@ class Inbox:
 
     def _add_json(self, frame: bytes, origin: Origin) -> None:
         try:
-            payload = _payload.decode(frame)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            said = payload.samples(frame)
+        except payload.Unreadable as error:
             return self._salvage(frame, origin, error)
-        if payload.__class__ is Sample:
-            self._one(payload, origin)
+        if isinstance(said, Sample):
+            self._one(said, origin)
         else:
-            self._several(payload, origin)
+            self._several(said, origin)
         return None
 
     def _one(self, sample: Sample, origin: Origin) -> None:
@@ -212,11 +161,7 @@ class Inbox:
             series = topic.decode()
         except UnicodeDecodeError:
             return self.refuse("name")
-        try:
-            # Python's own grammar has underscores in numbers; nobody else's has.
-            value = float(text) if len(text) <= NUMBER_BYTES_MAX and b"_" not in text else None
-        except ValueError:
-            value = None
+        value = payload.number(text)
         if value is None:
             return self.refuse("malformed")
         self._continue(1, origin, "", 0, 0)
@@ -226,49 +171,34 @@ class Inbox:
         return None
 
     def _add_columns(self, frames: Sequence[bytes], origin: Origin) -> None:
-        header = self._headers.get(frames[0])
-        if header is None:
-            try:
-                header = _header.decode(frames[0])
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
-                return self.refuse("malformed", origin, _told(_numbered.decode, frames[0]))
-            self._keep(frames[0], header)
-        columns = _columns(header, frames)
+        try:
+            header = self._headers.decode(frames[0])
+        except payload.Unreadable:
+            return self.refuse("malformed", origin, payload.numbered(payload.from_frame, frames[0]))
+        columns = payload.columns(header, frames)
         if columns is None:
             told = Numbered(header.seq, header.producer, header.epoch, header.n)
             return self.refuse("malformed", origin, told)
         series, value, time = columns
         self._continue(len(series), origin, header.producer, header.epoch, header.seq)
         self._flush()
-        self._blocks.append((value, time))
-        # The very list of the header where it is all there is, so that who comes after may know it again by identity.
-        self._series = series if len(series) == self.size else self._series + series
+        self._blocks.append((series, value, time))
         return None
-
-    def _keep(self, frame: bytes, header: Header) -> None:
-        if header.seq or header.time0 is not None or len(frame) > HEADER_BYTES_MAX:
-            return
-        self._header_bytes += len(frame)
-        if self._header_bytes > HEADER_BYTES_MAX:
-            self._headers.clear()
-            self._header_bytes = len(frame)
-        self._headers[frame] = header
 
     def _salvage(self, frame: bytes, origin: Origin, error: Exception) -> None:
         """What can be had of a payload that is not as it should be: the good samples of an array, a bad one's
         number."""
         try:
-            items = _loose(frame, error)
-        except (ValueError, RecursionError, msgspec.DecodeError):
+            items = payload.loosely(frame, error)
+        except payload.Unreadable:
             return self.refuse("malformed")
         for item in items if isinstance(items, list) else [items]:
             try:
                 if isinstance(item, dict) and item.get("value", 0) is None:
                     item["value"] = NAN
-                sample = msgspec.convert(item, Sample)
-            except (msgspec.ValidationError, RecursionError):
-                told = _told(partial(msgspec.convert, type=Numbered), item)
-                self.refuse("malformed", origin, told)
+                sample = payload.sample_of(item)
+            except payload.Unreadable:
+                self.refuse("malformed", origin, payload.numbered(payload.from_object, item))
                 continue
             if sample.time is not None and not math.isfinite(sample.time):
                 sample.value, sample.time = NAN, None
@@ -304,50 +234,8 @@ class Inbox:
 
     def _flush(self) -> None:
         if self._value:
-            self._blocks.append((np.array(self._value), np.array(self._time)))
-            self._value, self._time = [], []
-
-
-def _columns(header: Header, frames: Sequence[bytes]) -> tuple[list[str], Floats, Floats] | None:
-    """Names, values and times out of the frames of columns, each of length n; None where they do not fit together."""
-    if any(len(frame) % 8 for frame in frames[1:]):
-        return None
-    value = np.frombuffer(frames[1], "<f8")
-    n, k = len(value), 1 if isinstance(header.series, str) else len(header.series)
-    if not n or n % k or (header.n is not None and header.n != n):
-        return None
-    rounds = n // k
-    if len(frames) == 3:
-        time = np.frombuffer(frames[2], "<f8")
-        if len(time) != n:
-            if len(time) != rounds:
-                return None
-            time = np.repeat(time, k)
-    elif header.time0 is None:
-        time = np.full(n, NAN)
-    elif header.step is None and rounds > 1:
-        return None
-    else:
-        time = np.repeat(header.time0 + np.arange(rounds) * (header.step or 0.0), k)
-    names = [header.series] if isinstance(header.series, str) else header.series
-    return (names if rounds == 1 else names * rounds), value, time
-
-
-def _loose(frame: bytes, error: Exception) -> Any:
-    """The payload as plain objects; NaN, Infinity and 1e400, which JSON lacks but many encoders write, become
-    floats."""
-    if isinstance(error, RecursionError):
-        raise error
-    if b"NaN" in frame or b"Infinity" in frame or "out of range" in str(error):
-        return json.loads(frame)
-    return msgspec.json.decode(frame)
-
-
-def _told(read: Callable[[Any], Numbered], payload: Any) -> Numbered | None:
-    try:
-        return read(payload)
-    except (ValueError, RecursionError, msgspec.DecodeError):
-        return None
+            self._blocks.append((self._series, np.array(self._value), np.array(self._time)))
+            self._series, self._value, self._time = [], [], []
 
 
 def encode_reply(reply: Reply) -> bytes:
