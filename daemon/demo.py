@@ -19,14 +19,16 @@ import click
 from .endpoint import host_port, taken, tcp
 from .errors import CannotStart, Failure
 from .settings import Settings
-from .watch import Watch, in_lines, in_table
+from .watch import Watch, forgive, in_lines, in_table
 
 START_S, STOP_S = 60.0, 10.0
-#: Waves that show something each: what there is to gain, a change to recover from, noise, and that nothing beats a
-#: random walk.
-WAVES = ("sine", "two-tone", "frequency-switch", "level-shift", "outliers", "random-walk")
-RATE = 10.0  # samples a second and wave: quick enough to see it learn, slow enough for an eye
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Waves that each show something: what there is to gain, changes to recover from, spikes, and what nothing can beat.
+WAVES = ("two-tone", "chirp", "level-shift", "outliers", "random-walk")
+#: Samples a second of each series: quick enough to see it learn, slow enough for an eye.
+RATE = "10"
 
+ANYWHERE = ["--ingest", "tcp://127.0.0.1:0", "--publish", "tcp://127.0.0.1:0", "--web", "127.0.0.1:0"]
 PLACES = """\
   live page  {web}/
   metrics    {web}/metrics
@@ -35,10 +37,43 @@ PLACES = """\
 """
 
 
+class Interrupts:
+    """What ends a demo: the first signal raises KeyboardInterrupt, but not while `held`; the others do nothing, since
+    it is ending."""
+
+    def __init__(self) -> None:
+        self._asked = self._held = False
+        for number in SIGNALS:
+            signal.signal(number, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        first, self._asked = not self._asked, True
+        if first and not self._held:
+            raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """From now on; Python gives up its handlers before it ends, and a signal in that moment would look like a
+        crash."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """For what must not be left half done: a process that is started and not yet known would outlive us."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._asked:
+            raise KeyboardInterrupt
+
+
 class Demo:
     """The processes of a demo and the folder they live in. Use as a context: leaving it ends them and removes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
         self.folder = Path(tempfile.mkdtemp(prefix="forecastd-demo-"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.bound: dict[str, str] = {}
@@ -47,30 +82,37 @@ class Demo:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it is ending already, and takes seconds at most
         for process in reversed(self.processes.values()):
             _end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.interrupts.ignore()
 
     def start(self) -> None:
-        """The daemon, and once it is ready the producer. Raises `CannotStart` with what the daemon said."""
-        daemon = self._spawn("daemon", ["run", *_places(), "--state", str(self.folder / "state")])
-        for line in self._lines(daemon):
-            what, _, where = line.partition(" ")
-            self.bound.setdefault(what, where.split()[-1] if where else "")
-            if what == "ready":
-                break
-        else:
+        """The daemon, and once it is ready the producers. Raises `CannotStart` with what the daemon said."""
+        # A port that was free when we looked may be taken by now: then any will do.
+        if not self._daemon(_places()) and not self._daemon(ANYWHERE):
             raise CannotStart(f"the daemon did not start: {self.said('daemon')}")
-        to = ["--to", self.bound["ingest"], "--rate", str(RATE)]
-        self._spawn("producer", ["produce", "waves", *WAVES, *to])
+        to = ["--to", self.bound["ingest"], "--rate", RATE]
+        kinds = [word for kind in WAVES for word in ("--kind", kind)]
+        self._spawn("sine", ["produce", "sine", *to])
+        self._spawn("waves", ["produce", "waves", *kinds, "--seed", "1", *to])
+
+    def _daemon(self, places: list[str]) -> bool:
+        """Start it there; whether it is ready."""
+        self.bound = {}
+        for line in self._lines(self._spawn("daemon", ["run", *places, "--state", str(self.folder / "state")])):
+            if line == "ready":
+                return True
+            what, _, where = line.partition(" ")
+            self.bound[what] = where.rpartition(" ")[2]  # behind the kind of socket, where one is said
+        _end(self.processes.pop("daemon"))
+        return False
 
     def check(self) -> None:
         """Raises `Failure` when a process has ended that should run."""
         for name, process in self.processes.items():
             if process.poll() is not None:
-                raise Failure(f"the {name} ended with status {process.returncode}: {self.said(name)}")
+                raise Failure(f"{name} ended with status {process.returncode}: {self.said(name)}")
 
     def said(self, name: str) -> str:
         """The last line a process logged."""
@@ -78,7 +120,7 @@ class Demo:
         return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
 
     def _spawn(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("wb") as log, self.interrupts.held():
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "forecastd", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -147,10 +189,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @click.command(
     epilog="""\b
 Examples:
@@ -165,14 +203,16 @@ def demo(seconds: float | None) -> None:
 
     Everything listens on loopback only and lives in a temporary folder. Ctrl-C ends it and removes that.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    with contextlib.suppress(KeyboardInterrupt), Demo() as running:
+    forgive()
+    interrupts = Interrupts()
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        with interrupts.held():
+            running = stack.enter_context(Demo(interrupts))
         click.echo(f"starting, in {running.folder} (removed at the end)")
         running.start()
         click.echo(PLACES.format(**running.bound))
-        with Watched(running) as watching:
-            deadline = time.monotonic() + seconds if seconds else float("inf")
-            show = in_table if sys.stdout.isatty() else in_lines
-            show(watching, deadline, None)
+        watching = stack.enter_context(Watched(running))
+        deadline = time.monotonic() + seconds if seconds else float("inf")
+        show = in_table if sys.stdout.isatty() else in_lines
+        show(watching, deadline, None)
     click.echo("ended; nothing is left behind")

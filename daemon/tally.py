@@ -125,9 +125,9 @@ def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
     shown = [value for value in list(values)[-width:] if math.isfinite(value)]
     if not shown:
         return ""
-    low, high = min(shown), max(shown)
-    scale = (len(blocks) - 1) / (high - low) if high > low and math.isfinite(high - low) else 0.0
-    return "".join(blocks[round((value - low) * scale)] for value in shown)
+    low, high = min(shown) / 2, max(shown) / 2  # halves, whose difference is always finite
+    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
+    return "".join(blocks[round((value / 2 - low) * scale)] for value in shown)
 
 
 _decode = msgspec.json.Decoder(Forecast).decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .endpoint import reachable, tcp
-from .tally import Tally, decode, sparkline
+from .tally import VALUES, Tally, decode, sparkline
 from .transport import Subscriber
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Watch:
             return (
                 f"connected to {self.endpoint}, but nothing comes: is a producer sending? try `forecastd produce sine`"
             )
-        return "nothing of the series asked for: names are exact, NAME* takes all that begin so; does a producer send them?"
+        return "nothing of the series asked for: names are exact, NAME* takes all that begin so; does a producer send?"
 
 
 def _listens(host: str, port: int) -> bool:
@@ -145,6 +146,7 @@ def watch(endpoint: str, as_json: bool, count: int | None, seconds: float | None
     """
     deadline = time.monotonic() + seconds if seconds else float("inf")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    forgive()
     with Watch(endpoint, series) as watching:
         try:
             show = in_json if as_json else in_table if sys.stdout.isatty() else in_lines
@@ -153,6 +155,12 @@ def watch(endpoint: str, as_json: bool, count: int | None, seconds: float | None
             pass  # the way to end it
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough: so have we
+
+
+def forgive() -> None:
+    """A terminal that lacks a character gets a question mark instead of ending us."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def in_json(watching: Watch, deadline: float, count: int | None) -> None:
@@ -181,11 +189,12 @@ def in_lines(watching: Watch, deadline: float, count: int | None, say: Callable[
 
 
 def _lines(watching: Watch, shown: dict[str, int], say: Callable[[str], None]) -> None:
+    width = min(24, max(map(len, watching.tallies), default=0))
     for name, tally in sorted(watching.tallies.items()):
         if tally.last is not None and shown.get(name) != tally.count:
             shown[name] = tally.count
             figures = (f"{word} {text}" for word, text in tally.cells().items() if text)
-            say(" ".join([time.strftime("%H:%M:%S"), name, *figures]))
+            say("  ".join([f"{time.strftime('%H:%M:%S')} {name:<{width}}", *figures]))
 
 
 def in_table(watching: Watch, deadline: float, count: int | None) -> None:
@@ -209,17 +218,21 @@ def table(watching: Watch, console: Console) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    wide = console.width >= 100
-    width = max(8, console.width // 6 if wide else console.width - 70)
+    wide = console.width >= 120
     room = max(1, console.height - 6)
     names = sorted(watching.tallies)
     level = next((100 * t.last.level for t in watching.tallies.values() if t.last and t.last.level), None)
     interval = f"{level:g} % interval" if level else "interval"
-    figures = {"value": 10, "forecast": 10, interval: 20, **({"MAE": 9, "naive": 9} if wide else {}), "skill": 6}
-    grid = Table(box=box.SIMPLE_HEAD, expand=True)
-    grid.add_column("series", no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
-    grid.add_column("last values", no_wrap=True, width=width)
-    for heading, least in figures.items():  # widths of their own, so that nothing moves when a digit more comes
+    # Widths of their own, so that nothing moves when a digit more comes; the last values take what is left.
+    figures = {"value": 9, "forecast": 10, interval: 20, **({"MAE": 9, "naive": 9} if wide else {}), "skill": 5}
+    long = min(max([len("series"), *map(len, names)]), 24 if wide else 14)
+    marks = len("anomalies") if wide else 0
+    left = console.width - long - sum(figures.values()) - marks - 2 * (len(figures) + 3 + wide)
+    width = max(6, min(left, VALUES))
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    grid.add_column("series", no_wrap=True, overflow="ellipsis", width=long)
+    grid.add_column("last values" if width > 10 else "last", no_wrap=True, width=width)
+    for heading, least in figures.items():
         grid.add_column(heading, justify="right", no_wrap=True, min_width=least)
     if wide:
         grid.add_column("anomalies", justify="right", no_wrap=True)

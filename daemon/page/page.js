@@ -329,7 +329,7 @@ function layout(title, place) {
     font: { family: css.fontFamily, size: 12, color: ink },
     hoverlabel: { bgcolor: css.getPropertyValue("--card").trim(), bordercolor: css.getPropertyValue("--line").trim(), font: { color: css.color, size: 12 } },
     legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
-    xaxis: { ...axis, type: "date", title: { text: "local time", standoff: 4 }, tickangle: 0, nticks: Math.max(3, Math.min(8, Math.round(place.clientWidth / 120))) },
+    xaxis: { ...axis, type: "date", showticklabels: page.points.length > 0, title: { text: "local time", standoff: 4 }, tickangle: 0, nticks: Math.max(3, Math.min(8, Math.round(place.clientWidth / 120))) },
     yaxis: { ...axis, title: { text: title, standoff: 8 }, nticks: 7 },
   };
 }
@@ -355,6 +355,15 @@ function path(piece, last) {
   return made;
 }
 
+/** The range of values to show where a few far-off ones would flatten all the rest; null where all may be shown. */
+function reach(points) {
+  const all = points.flatMap((p) => [p.v, ...(p.mean ? [p.lower[0], p.upper[0]] : [])]).filter(Number.isFinite).sort((a, b) => a - b);
+  if (all.length < 60) return null;
+  const [low, high] = [all[Math.floor(0.03 * all.length)], all[Math.ceil(0.97 * all.length) - 1]];
+  const span = high - low;
+  return span > 0 && all[all.length - 1] - all[0] > 5 * span ? [low - 0.6 * span, high + 0.6 * span] : null;
+}
+
 function curves() {
   const css = style();
   const pick = (name) => css.getPropertyValue(name).trim();
@@ -372,12 +381,17 @@ function curves() {
     mean.customdata.push(null);
   });
   const odd = page.points.filter((p) => p.flag);
+  const [low, high] = reach(page.points) || [-Infinity, Infinity];
   const level = page.detail ? page.detail.level : null;
   return [
     { ...band, type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself", fillcolor: pick("--band"), hoverinfo: "skip", name: level ? `${+(100 * level).toFixed(2)} % interval` : "interval" },
     { ...mean, type: "scatter", mode: "lines", line: { width: 1.8, dash: "4px,3px", color: pick("--accent") }, name: "forecast", hovertemplate: "%{y:.5~g} (%{customdata})" },
     { ...value, type: "scatter", mode: "lines", line: { width: 1.8, color: pick("--value") }, name: "value", hovertemplate: "%{y:.5~g}" },
-    { x: odd.map((p) => when(p.t)), y: odd.map((p) => p.v), type: "scatter", mode: "markers", marker: { size: 11, symbol: "circle-open", line: { width: 2 }, color: pick("--alarm") }, name: "anomaly", hovertemplate: "%{y:.5~g}" },
+    {
+      x: odd.map((p) => when(p.t)), y: odd.map((p) => Math.min(high, Math.max(low, p.v))), customdata: odd.map((p) => number(p.v, 5)),
+      type: "scatter", mode: "markers", name: "anomaly", hovertemplate: "%{customdata}", cliponaxis: false,
+      marker: { size: 11, symbol: odd.map((p) => (p.v > high ? "triangle-up-open" : p.v < low ? "triangle-down-open" : "circle-open")), line: { width: 2 }, color: pick("--alarm") },
+    },
   ];
 }
 
@@ -405,9 +419,12 @@ function paint() {
   page.drawn = Date.now();
   if (byId("body").hidden) return;
   const chart = byId("chart");
-  Plotly.react(chart, curves(), layout("value, in the unit of the series", chart), CONFIG);
+  const plan = layout("value, in the unit of the series", chart);
+  const range = reach(page.points);
+  if (range) plan.yaxis.range = range;
+  Plotly.react(chart, curves(), plan, CONFIG);
   if (page.drawn - page.weighed > WEIGHTS_MS || !page.points.length) {
-    page.weighed = page.drawn;
+    page.weighed = page.points.length ? page.drawn : 0;
     const weights = byId("weights");
     const plan = layout("weight", weights);
     plan.showlegend = false;
