@@ -145,7 +145,7 @@ class Engine:
             return
         self._tick_at = now + TICK_S
         self.parent.report(beat=now)
-        for _ in range(self.transport.garbage()):
+        for _ in range(self.transport.strangers()):
             self.inbox.refuse("malformed")
         if self.transport.board.prefixes:
             self.show()

@@ -7,6 +7,7 @@ it takes in, finds the way back to a sender, and never blocks except in `Transpo
 from __future__ import annotations
 
 import math
+import struct
 import time
 from collections.abc import Callable, Container, Iterator
 from typing import Any
@@ -30,7 +31,6 @@ LINGER_MS = 1_000
 #: Senders whose way back is kept ready.
 ORIGINS_MAX = 4_096
 
-_GARBAGE = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _KINDS = {"router": zmq.ROUTER, "pull": zmq.PULL, "sub": zmq.SUB, "publish": zmq.XPUB, "board": zmq.XPUB}
 
 
@@ -38,8 +38,41 @@ class EndpointError(Exception):
     """An endpoint cannot be bound; the text names it and says why."""
 
 
+class Door:
+    """Who comes and goes at a socket that is bound, by the events of its monitor."""
+
+    EVENTS = zmq.Event.ACCEPTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+
+    def __init__(self, context: zmq.SyncContext, socket: zmq.SyncSocket, where: str) -> None:
+        socket.monitor(where, self.EVENTS)
+        self._events = context.socket(zmq.PAIR)
+        # Unbounded, because ZeroMQ's own thread would wait for us at a full one.
+        self._events.rcvhwm = 0
+        self._events.connect(where)
+        self._new: dict[int, None] = {}
+
+    def strangers(self) -> int:
+        """Connections that ended since the last call without having spoken ZeroMQ."""
+        count = 0
+        while self._events.poll(0):
+            event, descriptor = struct.unpack("=hi", self._events.recv_multipart()[0])
+            if event == zmq.Event.ACCEPTED:
+                self._new[descriptor] = None
+            elif event == zmq.Event.DISCONNECTED:
+                count += descriptor in self._new
+                self._new.pop(descriptor, None)
+            elif self._new:
+                # The event does not say whose handshake it was; the one that waited longest is the best guess, and a
+                # wrong one only counts a stranger later.
+                del self._new[next(iter(self._new))]
+        return count
+
+    def close(self) -> None:
+        self._events.close(0)
+
+
 class Ingest:
-    """A socket that samples arrive at. Its monitor tells of connections that do not speak ZeroMQ."""
+    """A socket that samples arrive at."""
 
     def __init__(self, context: zmq.SyncContext, endpoint: Endpoint, index: int, limits: Limits) -> None:
         self.endpoint = endpoint
@@ -56,12 +89,7 @@ class Ingest:
         self._index = bytes([index])
         self._origin = Origin(name=endpoint.label)
         self._origins: dict[tuple[bytes, bool], Origin] = {}
-        where = f"inproc://monitor-{index}"
-        self.socket.monitor(where, _GARBAGE)
-        self._monitor = context.socket(zmq.PAIR)
-        # Unbounded, because ZeroMQ's own thread would wait for us at a full one.
-        self._monitor.rcvhwm = 0
-        self._monitor.connect(where)
+        self.door = Door(context, self.socket, f"inproc://door-{index}")
         self.address = _attach(self.socket, endpoint)
 
     def receive(self, inbox: Inbox, marks: list[tuple[float, int]]) -> None:
@@ -141,17 +169,9 @@ class Ingest:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
 
-    def garbage(self) -> int:
-        """Connections since the last call that did not speak ZeroMQ."""
-        count = 0
-        while self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            count += 1
-        return count
-
     def close(self) -> None:
         self.socket.disable_monitor()
-        self._monitor.close(0)
+        self.door.close()
         self.socket.close(LINGER_MS)
 
 
@@ -249,8 +269,9 @@ class Transport:
     def reply(self, peer: bytes, payload: bytes) -> None:
         self.ingest[peer[0]].reply(peer, payload)
 
-    def garbage(self) -> int:
-        return sum(ingest.garbage() for ingest in self.ingest)
+    def strangers(self) -> int:
+        """Connections that ended since the last call without having spoken ZeroMQ."""
+        return sum(ingest.door.strangers() for ingest in self.ingest)
 
     def close(self) -> None:
         """Ends all sockets; what was sent has `LINGER_MS` to leave."""
