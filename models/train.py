@@ -36,7 +36,7 @@ WAVE_FLOOR_TEN = 0.0898
 
 HELD_OUT_SEED = 1_000_003  # far from the seeds that people choose for training
 HELD_OUT_POINTS = 20_000
-HELD_OUT_SERIES, HELD_OUT_LENGTH = 200, 1_500
+HELD_OUT_SERIES, HELD_OUT_LENGTH = 100, 1_200
 #: The last share of a recording is kept from the training, to judge it by.
 HELD_OUT_FROM = 0.8
 RECORDING_MIN = 100
