@@ -1,9 +1,8 @@
 """What a replayed series was worth: errors, skill, coverage, per source and step ahead.
 
-A forecast is scored against the sample it was for, whoever made it and however often the series paused: step h made
-after sample i against sample i + h of the same series. Errors are `y_pred - y`. `backtest --json` prints one `Grade` a
-line.
-"""
+A forecast is scored against the sample it was for: what was said h steps ahead against the sample of the same series
+that came h steps later, missed steps counted; where that one never came, against none. Errors are `y_pred - y`.
+`backtest --json` prints one `Grade` a line."""
 
 from __future__ import annotations
 
@@ -25,10 +24,12 @@ class Aligned(NamedTuple):
     of warming.
 
     `target` (m,) is the number of the sample in its trace, `value` (m,) what it was; `mean` (m,), `lower` and `upper`
-    (m, L) and `forecasts` (m, K) were made for it. An expert that had nothing to say is NaN.
+    (m, L) and `forecasts` (m, K) were made for it after sample number `made` (m,). An expert that had nothing to say is
+    NaN.
     """
 
     target: NDArray[np.intp]
+    made: NDArray[np.intp]
     value: Floats
     mean: Floats
     lower: Floats
@@ -144,13 +145,18 @@ class Summary(NamedTuple):
 
 
 def aligned(trace: Trace, start: int = 0, step: int = 1) -> Aligned:
-    """The forecasts made `step` ahead, 1-based, for the samples from number `start` on."""
-    target = np.arange(max(start, step), len(trace))
-    made = target - step
-    target = target[~np.isnan(trace.mean[made, step - 1])]
-    made = target - step
+    """The forecasts made `step` ahead, 1-based, for the samples from number `start` on.
+
+    Keyed by the step they were for: after a gap of two steps, the sample that comes is the target of what was said
+    three ahead."""
+    target = np.arange(start, len(trace))
+    made = np.searchsorted(trace.moment, trace.moment[target] - step)
+    kept = trace.moment[made] == trace.moment[target] - step
+    kept &= ~np.isnan(trace.mean[made, step - 1])
+    target, made = target[kept], made[kept]
     return Aligned(
         target=target,
+        made=made,
         value=trace.value[target],
         mean=trace.mean[made, step - 1],
         lower=trace.lower[made, step - 1],
@@ -238,7 +244,7 @@ def _step(trace: Trace, start: int, step: int) -> Step:
     main = levels[f"{trace.levels[0]:g}"]
     # the weights that made a forecast were published with it, those of the first step ahead alone are kept
     known = step == 1 and len(a.target) > 0
-    weights = trace.weights[a.target - 1].mean(0).tolist() if known else [NAN] * len(trace.experts)
+    weights = trace.weights[a.made].mean(0).tolist() if known else [NAN] * len(trace.experts)
     return Step(
         step=step,
         scored=len(a.target),

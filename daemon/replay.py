@@ -20,11 +20,14 @@ from .batch import Batch, Effects, Floats, Forecasts, Parcel
 from .pipeline import Pipeline
 from .settings import Settings
 
+#: What a pause that is too long to bridge adds to `moment`: more than any horizon.
+PAUSE = 1 << 20
+
 #: Called with the samples done so far.
 Progress = Callable[[int], None]
 
 _PRODUCER = "replay"
-_FIELDS = ("row", "time", "value", "step", "mean", "lower", "upper", "experts", "weights", "score", "flag")
+_FIELDS = ("row", "moment", "time", "value", "step", "mean", "lower", "upper", "experts", "weights", "score", "flag")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,9 +36,9 @@ class Trace:
     first.
 
     `mean` (n, H), `lower` and `upper` (n, H, L), `forecasts` (n, H, K) and `weights` (n, K; one step ahead) are what
-    was published after sample i was taken: `mean[i, h]` is for sample i + h + 1. NaN while warming, and where an expert
-    had nothing to say. `score` and `flag` (n,) speak of sample i itself. `time` is in seconds since the epoch, NaN
-    where the recording has none.
+    was published after sample i was taken: `mean[i, h]` is for the moment `moment[i] + h + 1`. NaN while warming, and
+    where an expert had nothing to say. `moment` (n,) counts steps, missed ones too. `score` and `flag` (n,) speak of
+    sample i itself. `time` is in seconds since the epoch, NaN where the recording has none.
 
     `read` is the number of samples in the recording, those that were `refused` (by reason) among them; `skipped` the
     cells without a number. `gaps` counts missed steps that were seen as such, `season` is in samples (0: none), `step`
@@ -51,6 +54,7 @@ class Trace:
     step: float
     levels: tuple[float, ...]
     experts: tuple[str, ...]
+    moment: NDArray[np.int64]
     time: Floats
     value: Floats
     mean: Floats
@@ -85,7 +89,7 @@ def replay(
         effects = pipeline.step(batch, now)
         _count(effects, sent, refused)
         for forecasts in effects:
-            _keep(kept, forecasts)
+            _keep(kept, forecasts, pipeline)
         sent += len(batch)
         if progress is not None:
             progress(sent)
@@ -130,11 +134,18 @@ def _count(effects: Effects, sent: int, refused: list[Counter[str]]) -> None:
             refused[reply.seq - sent - 1][reply.refused] += 1
 
 
-def _keep(kept: dict[str, list[NDArray[Any]]], forecasts: Forecasts) -> None:
+def _keep(kept: dict[str, list[NDArray[Any]]], forecasts: Forecasts, pipeline: Pipeline) -> None:
+    table, row = pipeline.forecaster.table, forecasts.row
+    # a bridged step is one more taken in; after a longer pause the windows start anew
+    moment = table["count"][row] + PAUSE * ((table["fresh"][row] == 1) & (forecasts.count > 1))
     for name in _FIELDS:
-        array = getattr(forecasts, name)
-        # one step ahead is all that is shown of the weights; a copy lets the other steps go
-        kept[name].append(array[:, 0].copy() if name == "weights" else array)
+        if name == "moment":
+            kept[name].append(moment)
+        elif name == "weights":
+            # one step ahead is all that is shown of them; a copy lets the other steps go
+            kept[name].append(forecasts.weights[:, 0].copy())
+        else:
+            kept[name].append(getattr(forecasts, name))
 
 
 def _traces(
@@ -170,6 +181,7 @@ def _trace(
         step=float(step[-1]) if len(step) else float("nan"),
         levels=pipeline.levels,
         experts=pipeline.experts,
+        moment=_moments(columns["moment"][part]),
         # where the producer gives no time, the pipeline puts its own
         time=columns["time"][part] - epoch_shift(source) + (0.0 if _timed(source) else float("nan")),
         value=columns["value"][part],
@@ -183,9 +195,16 @@ def _trace(
     )
 
 
+def _moments(counted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of steps, shape (n,), the first being 0; each pause moves all that come after it."""
+    paused = counted >= PAUSE
+    moment: NDArray[np.int64] = counted - PAUSE * paused + PAUSE * np.cumsum(paused)
+    return moment - moment[:1]
+
+
 def _nothing(pipeline: Pipeline) -> dict[str, NDArray[Any]]:
     """No sample at all, in the right shapes."""
     h, k, levels = pipeline.settings.horizon, len(pipeline.experts), len(pipeline.levels)
     shapes = {"mean": (h,), "lower": (h, levels), "upper": (h, levels), "experts": (h, k), "weights": (k,)}
-    kinds = {"row": np.dtype(np.intp), "flag": np.dtype(np.bool_)}
+    kinds = {"row": np.dtype(np.intp), "moment": np.dtype(np.int64), "flag": np.dtype(np.bool_)}
     return {name: np.empty((0, *shapes.get(name, ())), kinds.get(name, np.dtype(np.float64))) for name in _FIELDS}

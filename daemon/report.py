@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from .batch import Floats
-from .grade import Grade, aligned, first_scored, grade, summary
+from .grade import Aligned, Grade, aligned, first_scored, grade, summary
 from .replay import Trace
 from .settings import Settings
 
@@ -83,45 +83,41 @@ def _chart(trace: Trace, score_from: float, most: int) -> dict[str, Any]:
     shown = thin(trace.value, trace.flag, most)
     first = max(len(trace) - CLOSE_UP, 0)
     reference = float(np.median(trace.value))
+    a = aligned(trace)
     return {
         "n": len(trace),
         # float32 keeps seven digits: those of the distance from the middle, not of the value
         "reference": reference,
         "scored_from": _moment(trace, first_scored(trace, score_from)),
-        "whole": {**_lines(trace, shown, reference), "flags": np.flatnonzero(trace.flag[shown]).tolist()},
+        "whole": {**_lines(trace, a, shown, reference), "flags": np.flatnonzero(trace.flag[shown]).tolist()},
         "close_up": {
-            **_lines(trace, np.arange(first, len(trace)), reference),
+            **_lines(trace, a, np.arange(first, len(trace)), reference),
             "n": len(trace) - first,
-            "experts": [
-                _packed(_made(trace.forecasts[:, 0, k])[first:] - reference) for k in range(len(trace.experts))
-            ],
+            "experts": [_packed(_placed(a, column, len(trace))[first:] - reference) for column in a.forecasts.T],
         },
-        "curves": _curves(trace),
+        "curves": _curves(trace, a),
     }
 
 
-def _lines(trace: Trace, shown: NDArray[np.intp], reference: float) -> dict[str, Any]:
-    """Truth, forecast and band at the samples `shown`."""
-    columns = {
-        "value": trace.value,
-        "mean": _made(trace.mean[:, 0]),
-        "lower": _made(trace.lower[:, 0, 0]),
-        "upper": _made(trace.upper[:, 0, 0]),
-    }
+def _lines(trace: Trace, a: Aligned, shown: NDArray[np.intp], reference: float) -> dict[str, Any]:
+    """Truth, forecast and band at the samples `shown`, those without a forecast with a hole."""
+    made = {"mean": a.mean, "lower": a.lower[:, 0], "upper": a.upper[:, 0]}
+    columns = {"value": trace.value, **{name: _placed(a, column, len(trace)) for name, column in made.items()}}
     return {"time": _times(trace, shown), **{name: _packed(c[shown] - reference) for name, c in columns.items()}}
 
 
-def _made(forecast: Floats) -> Floats:
-    """One step ahead forecasts, shape (n,), each moved to the sample it was for."""
-    return np.concatenate([[np.nan], forecast[:-1]])[: len(forecast)]
+def _placed(a: Aligned, column: Floats, n: int) -> Floats:
+    """What was made for the targets, each at its sample; NaN at the other samples; shape (n,)."""
+    placed = np.full(n, np.nan)
+    placed[a.target] = column
+    return placed
 
 
-def _curves(trace: Trace) -> dict[str, Any]:
+def _curves(trace: Trace, a: Aligned) -> dict[str, Any]:
     """Error by source, coverage and weights, over the trailing samples."""
     n, sources = len(trace), len(trace.experts)
     look_back = int(np.clip(n // LOOK_BACK, *LOOK_BACK_SAMPLES))
     at = np.unique(np.linspace(min(look_back, n - 1), n - 1, CURVE_POINTS).astype(np.intp))
-    a = aligned(trace)
     squares, covered = np.full((n, 1 + sources), np.nan), np.full((n, 1), np.nan)
     squares[a.target, 0] = np.square(a.error)
     squares[a.target, 1:] = np.square(a.forecasts - a.value[:, None])

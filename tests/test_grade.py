@@ -99,6 +99,25 @@ def test_what_is_scored_begins_where_it_is_told(sine: Trace) -> None:
     assert aligned(sine, 300).target.tolist() == list(range(300, 1000))
 
 
+def test_a_forecast_whose_step_is_missing_is_scored_against_none_and_longer_ones_against_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The series counts steps modulo 7 and lacks some: one who pairs by position is off by as many."""
+    monkeypatch.setitem(ensemble.EXPERTS, "seasonal", lambda weights: Sawtooth())
+    steps = np.delete(np.arange(400), [200, 250, 251, *range(300, 330)])
+    source = Recording("saw", 1e9 + STEPS * steps, (steps % 7).astype(np.float64))
+    (trace,) = replay([source], Settings(experts=("seasonal",), horizon=3), None)
+    assert trace.gaps == 3
+    one, two, three = (aligned(trace, 100, h + 1) for h in range(3))
+    assert 201 in steps[two.target] and 252 in steps[three.target] and 252 not in steps[two.target]
+    for step, made in enumerate((one, two, three), 1):
+        assert (steps[made.target] - steps[made.made] == step).all()
+        said = made.forecasts[:, 1]
+        assert (said[~np.isnan(said)] == made.value[~np.isnan(said)]).all()
+        assert (made.forecasts[:, 0] == steps[made.made] % 7).all()
+    assert set(steps[100:]) - set(steps[one.target]) == {201, 252, *range(330, 340)}
+
+
 def test_each_step_ahead_is_scored_against_its_own_target() -> None:
     trace = play("sine", WAVES["sine"](3).take(600)[1], Settings(experts=("naive", "ar"), horizon=4))
     graded = grade(trace)
