@@ -104,7 +104,9 @@ class Keeper:
             store = Store.open(settings.state, LOCK_WAIT_S)
             try:
                 return cls.begin(store, settings, model, now)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, Failed):
+                    store.mark(suspect=True)
                 store.close()
                 raise
         except (Locked, Foreign, Failed) as error:

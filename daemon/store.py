@@ -60,7 +60,9 @@ class Store:
                 except Damaged as damage:
                     store._begin(str(damage))
                 disk.sync(folder)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, (disk.Failed, OSError)):
+                    store.mark(suspect=True)
                 store._release()
                 raise
         return store
