@@ -6,10 +6,10 @@ READY := .venv/ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench format clean .venv
+.PHONY: help demo test check bench bench-accuracy format clean .venv
 
 help: ## what can be made
-	@sed -n 's/^\([a-z.]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z.-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: $(READY) ## a producer, the daemon and the live page on this machine; Ctrl-C ends it
 	@$(BIN)/forecastd demo $(ARGS)
@@ -24,8 +24,11 @@ check: $(READY) ## what must be green before a change lands: style, types, impor
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY) ## the figures of this machine, as a table
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(READY) ## how fast it is on this machine, as a table
+	$(BIN)/forecastd bench $(ARGS)
+
+bench-accuracy: $(READY) ## how well it forecasts, written to docs/accuracy.md
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 format: $(READY) ## puts the style right where a machine can
 	$(BIN)/ruff check --fix .
