@@ -93,6 +93,14 @@ def forward(weights: Weights, windows: Floats) -> Floats:
     return np.asarray(build(weights)(windows), np.float32)[:, 0]
 
 
+def callables(weights: Weights, windows: Floats) -> dict[str, Callable[[], Any]]:
+    """Ways to call the Keras model on `windows`, shape (n, window, C): what the kernel is measured against."""
+    model = build(weights)
+    compiled = tf.function(model, reduce_retracing=True)
+    tensor = tf.constant(windows)
+    return {"predict": lambda: model.predict(windows, verbose=0), "function": lambda: compiled(tensor).numpy()}
+
+
 def fit(weights: Weights, windows: Windows, schedule: Schedule, seed: int, report: Report | None = None) -> Weights:
     """Weights after `schedule.steps` batches, drawn with replacement from `windows`; may be unsound if the training
     diverged.
