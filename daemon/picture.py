@@ -27,6 +27,7 @@ INK, SOFT, BLEND, ALARM = "#1b1f27", "#98a0ad", "#2563eb", "#dc2626"
 EXPERTS = {
     "naive": "#98a0ad",
     "ses": "#d97706",
+    "ar2": "#84a815",
     "ar10": "#0f9f6e",
     "ar": "#0e7490",
     "rnn": "#c026d3",

@@ -19,7 +19,7 @@ WIDTH = 120
 def show_grades(grades: Sequence[Grade], console: Console | None = None) -> None:
     """A line a series, and one for all."""
     console = console or _console()
-    level = f"{grades[0].level:.0%}" if grades else ""
+    level = f"{100 * grades[0].level:g} %" if grades else ""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("series", overflow="fold")
     for name in ("n", "scored", "skill", "relMAE", "MASE", f"in {level}", "width"):
