@@ -219,6 +219,7 @@ def csv(
     with feeding(to, seconds, spool, sum(min(len(each), count or len(each)) for each in recordings)) as line:
         if now:
             recordings = feed.restamped(recordings, pace, rate or 0.0, time.time())
+            pace = pace and 1.0
         feed.play_recordings(line, recordings, pace, rate or 0.0, count)
 
 
@@ -394,6 +395,7 @@ def _names(kinds: tuple[str, ...], series: tuple[str, ...]) -> dict[str, list[st
 def _chunks(feed: Feed) -> Iterator[bytes]:
     """Standard input as it comes, and at its end an empty chunk."""
     while not feed.over:
+        feed.look()
         if select.select([0], [], [], 0.1)[0]:
             chunk = os.read(0, 1 << 16)
             yield chunk

@@ -24,8 +24,8 @@ BATCH = 250_000
 TICK_S = 0.001
 #: How often a wait looks whether it was told to end.
 LOOK_S = 0.1
-#: A daemon that is not there is mentioned after so long.
-PATIENCE_S = 1.5
+#: A daemon that is not there is mentioned after so long; at the end, it is waited for so long.
+PATIENCE_S, GIVE_UP_S = 1.5, 5.0
 #: The end waits for an acknowledgement so long, then for the next.
 FLUSH_S = 15.0
 
@@ -58,7 +58,7 @@ class Feed:
             if left <= 0:
                 return True
             clock.sleep(min(left, LOOK_S, max(self.until - clock.monotonic(), 0)))
-            self._look()
+            self.look()
         return False
 
     def room(self, samples: int) -> bool:
@@ -66,7 +66,7 @@ class Feed:
         while not self.over:
             if self.producer.await_room(samples, min(LOOK_S, max(self.until - clock.monotonic(), 0))):
                 return True
-            self._look()
+            self.look()
         return False
 
     def send(self, series: Sequence[str], values: Floats | Sequence[float], times: Floats | Sequence[float]) -> bool:
@@ -92,11 +92,12 @@ class Feed:
                 moved, waiting = now, stats.waiting
             if stats.connected:
                 seen = now
-            if now > moved + FLUSH_S or now > seen + PATIENCE_S:
+            if now > moved + FLUSH_S or now > seen + GIVE_UP_S:
                 return False
         return True
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Says once when nobody is there; to be called from whatever else waits."""
         if not self._noticed and clock.monotonic() > self.start + PATIENCE_S and not self.producer.stats().connected:
             self._noticed = True
             self._notice(f"nobody answers at {self.producer.to}; waiting")

@@ -42,6 +42,9 @@ PING_MS, PING_MS_MAX = 5_000, 15_000
 #: What was handed to a socket without a way back may take so long to leave it when the producer ends.
 LINGER_MS = 5_000
 
+#: Refusals may follow the acknowledgement at which the producer ends, by so much.
+LAST_WORDS_MS = 20
+
 ENDED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
@@ -272,6 +275,8 @@ class Session:
                 self.since = self.moved = clock.monotonic()
             elif clock.monotonic() - self.since > self.patience:
                 self._insist()
+        if self.link.stopping and self.sock.poll(LAST_WORDS_MS):
+            self._listen()
         return self.answered
 
     def _progress(self, now: float) -> None:
