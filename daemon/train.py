@@ -23,7 +23,7 @@ TITLES = {
     "floor_rmse": "… of one who knows all but the noise",
     "ten_sample_rmse": "… of the best there can be from ten samples alone",
     "skill": "skill, 1 - RMSE / naive RMSE",
-    "median_skill": "median skill on fresh series",
+    "median_skill": "median skill on what it has not learned from",
     "worst_skill": "worst skill",
     "relative_mae": "MAE / naive MAE, geometric mean",
     "parent_relative_mae": "… of the model it was made from",
