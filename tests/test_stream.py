@@ -154,11 +154,14 @@ def test_what_nobody_watches_makes_room(feed: Feed) -> None:
         for i in range(stream.FOLLOWED_MAX):
             hub.leave(hub.join([str(i)]), float(i))
         hub.leave(hub.join(["0"]), 1e6)
-        hub.join(["0", "new"])
+        hub.join(["new"])
+        assert "1" not in feed.subscribed
+        hub.join(["2", "newer"])
 
     asyncio.run(run())
-    assert "1" not in feed.subscribed
-    assert {"0", "2", "new"} <= set(feed.subscribed)
+    assert "3" not in feed.subscribed
+    assert {"0", "2", "new", "newer"} <= set(feed.subscribed)
+    assert len(feed.subscribed) == stream.FOLLOWED_MAX
 
 
 def test_an_event_is_one_line_of_data() -> None:
