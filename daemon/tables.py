@@ -91,7 +91,7 @@ def show_matches(matches: Sequence[Match], total: Outcome, a: str, b: str, conso
             _number(one.rmse_ratio),
             _number(one.mae_ratio),
             _number(one.statistic, 2),
-            _number(one.p),
+            "<0.001" if one.p < 0.001 else _number(one.p),
             one.better.upper() or "·",
         )
     console.print(table)
