@@ -349,7 +349,7 @@ def _attach(socket: zmq.SyncSocket, endpoint: Endpoint) -> str:
     try:
         (socket.connect if endpoint.connect else socket.bind)(endpoint.address)
     except zmq.ZMQError as error:
-        raise EndpointError(f"{endpoint.address}: {(error.strerror or str(error)).lower()}") from None
+        raise EndpointError(f"{endpoint.address}: {zmq.strerror(error.errno or 0).lower()}") from None
     return endpoint.address if endpoint.connect else socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
