@@ -102,7 +102,7 @@ def complain(feed: Feed, what: object) -> None:
     feed.producer.refuse("malformed")
     times = feed.producer.stats().refused["malformed"]
     if times <= COMPLAINTS_MAX:
-        click.echo(f"{what}{'; further ones are only counted' if times == COMPLAINTS_MAX else ''}", err=True)
+        feed.notice(f"{what}{'; further ones are only counted' if times == COMPLAINTS_MAX else ''}")
 
 
 def said(error: BaseException) -> str:
@@ -133,7 +133,7 @@ def _bar(feed: Feed, total: int | None) -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     class Bar(Progress):
         def get_renderables(self) -> Any:
@@ -142,7 +142,9 @@ def _bar(feed: Feed, total: int | None) -> Iterator[None]:
                 self.update(task, completed=feed.sent, description=f"sent {stats.sent}, acknowledged {stats.acked}")
             return super().get_renderables()
 
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn() if total else SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.add_task("", total=total)
+        plain, feed.notice = feed.notice, lambda text: bar.console.print(text, markup=False, highlight=False)
         yield
+        feed.notice = plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -316,23 +317,25 @@ def prometheus(
         except Unreachable as error:
             if trouble != str(error):
                 trouble = str(error)
-                click.echo(f"{trouble}; asking again", err=True)
+                feed.notice(f"{trouble}; asking again")
             return []
         except QueryError as error:
             raise Failure(f"Prometheus refuses the query: {error}") from error
 
     with feeding(to, seconds, spool, None) as feed:
-        asked, start = 0, feed.start
+        asked, due = 0, feed.start + (every if since else 0.0)
         batch = ask(lambda: source.history(time.time() - (since or 0), time.time(), every)) if since else []
         while True:
             for at in range(0, len(batch), 1000):
                 names, values, times = zip(*batch[at : at + 1000], strict=True)
                 if not feed.send(names, values, times):
                     return
-            if asked == count or not feed.sleep_until(start + (asked + bool(since)) * every):
+            if asked == count or not feed.sleep_until(due):
                 return
             asked += 1
             batch = ask(lambda: source.poll(time.time()))
+            # What was missed while a query hung, or the machine slept, is not made up for.
+            due += every * max(1, math.ceil((time.monotonic() - due) / every))
 
 
 def _waves(
@@ -370,11 +373,11 @@ def _waves(
             played.append((names[kind], wave))
     except ValueError as error:
         raise Misuse(str(error)) from None
+    for each, wave in played:
+        shown = each[0] if len(each) == 1 else f"{each[0]} … {each[-1]}"
+        click.echo(f"{shown}: {wave.about}; noise floor (RMSE) {wave.floor:.4g}")
     total = sum(map(len, names.values()))
     with feeding(to, seconds, spool, count and count * total, total) as line:
-        for each, wave in played:
-            shown = each[0] if len(each) == 1 else f"{each[0]} … {each[-1]}"
-            click.echo(f"{shown}: {wave.about}; noise floor (RMSE) {wave.floor:.4g}")
         feed.play_waves(line, played, rate, count)
 
 

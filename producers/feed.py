@@ -31,14 +31,17 @@ FLUSH_S = 15.0
 
 
 class Feed:
-    """Sends through `producer` for `seconds` at most (None: no end). `stop` may be called from a signal handler."""
+    """Sends through `producer` for `seconds` at most (None: no end). `stop` may be called from a signal handler.
+
+    `notice` gets what the user should know in between, in lines.
+    """
 
     def __init__(self, producer: Producer, seconds: float | None, notice: Callable[[str], None]) -> None:
         self.producer = producer
         self.start = clock.monotonic()
         self.until = inf if seconds is None else self.start + seconds
         self.sent = 0
-        self._notice = notice
+        self.notice = notice
         self._stopped = False
         self._noticed = False
 
@@ -100,7 +103,7 @@ class Feed:
         """Says once when nobody is there; to be called from whatever else waits."""
         if not self._noticed and clock.monotonic() > self.start + PATIENCE_S and not self.producer.stats().connected:
             self._noticed = True
-            self._notice(f"nobody answers at {self.producer.to}; waiting")
+            self.notice(f"nobody answers at {self.producer.to}; waiting")
 
 
 class Pace:
