@@ -88,7 +88,7 @@ class Routes:
         self.rendered: tuple[Scoreboard, list[bytes]] | None = None
         self.rendering = asyncio.Lock()
         self.files: dict[str, File] = {}
-        routes = [
+        self.routes = [
             Route("/", self.page),
             Route("/page/{name}", self.page),
             Route("/metrics", self.metrics),
@@ -99,7 +99,7 @@ class Routes:
             Route("/api/v1/models", self.models),
             Route(STREAM, self.stream),
         ]
-        starlette = Starlette(routes=routes, exception_handlers={HTTPException: refuse, Exception: fail})
+        starlette = Starlette(routes=self.routes, exception_handlers={HTTPException: refuse, Exception: fail})
         starlette.router.redirect_slashes = False
         self.app = Strict(starlette)
 

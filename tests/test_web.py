@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +24,7 @@ import numpy as np
 import pytest
 import zmq
 
-from forecastd.daemon import gate, scoreboard
+from forecastd.daemon import gate, scoreboard, stream, web
 from forecastd.daemon.gate import Gate, Guarded
 from forecastd.daemon.metrics import Surroundings
 from forecastd.daemon.routes import HEADERS, Routes
@@ -427,6 +429,25 @@ def test_our_own_faults_show_nothing_of_the_inside() -> None:
     status, body = asyncio.run(run())
     assert (status, list(json.loads(body))) == (500, ["error"])
     assert b"ZeroDivision" not in body
+
+
+def test_the_documentation_has_every_route_and_every_bound() -> None:
+    """docs/http.md: no route too many, none missing, and the numbers that hold."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "http.md").read_text()
+    served = {route.path for route in Routes(Behind()).routes}
+    assert set(re.findall(r"^\| `(/[^`]*)` \|", page, re.M)) == {re.sub(r":\w+}", "}", path) for path in served}
+    stated = dict(re.findall(r"^\| ([a-z][^|]*) \| ([\d,]+)[^|]* \| [^|]+ \|$", page, re.M))
+    assert {what: int(number.replace(",", "")) for what, number in stated.items()} == {
+        "connections": gate.CONNECTIONS_MAX,
+        "time for a request to be complete": gate.HEAD_S,
+        "time in which a reader takes nothing": gate.STALL_S,
+        "time for an answer, streams excepted": gate.HEAD_S + gate.ANSWER_S,
+        "head of a request": web.HEAD_BYTES_MAX / 1024,
+        "clients of the stream": stream.CLIENTS_MAX,
+        "series a client": stream.SERIES_PER_CLIENT_MAX,
+        "series streamed in all": stream.FOLLOWED_MAX,
+        "events queued a client": stream.QUEUE_MAX,
+    }
 
 
 async def serve(script: Callable[[Gate, int], Any]) -> None:

@@ -3,6 +3,7 @@
 
 const POINTS_MAX = 400; // of the curve; as many as a screen resolves
 const SPACING_S = 0.05; // between two of them at least
+const COARSE_MAX = 12; // steps between two points of the past that is kept of every series
 const SEARCH_FROM = 9; // series; fewer are seen at a glance
 const LISTED_MAX = 200;
 const DRAW_MS = 120;
@@ -13,7 +14,7 @@ const LOST_MS = 6000; // without word of the daemon, which comes once a second
 const byId = (id) => document.getElementById(id);
 const style = () => getComputedStyle(document.documentElement);
 
-/** State of the page. `points` are oldest first: {t, v, step, mean, lower, upper, weights, flag, seq}, t in milliseconds. */
+/** State of the page. `points` are oldest first: {t, v, step, span, mean, lower, upper, weights, flag, seq}; t and span (to the next at most) in milliseconds. */
 const page = { series: null, points: [], detail: null, source: null, heard: 0, drawn: 0, weighed: 0, every: 1, past: null, match: "", retry: 0 };
 
 // ---- Words for numbers -------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ async function list() {
   });
   old.forEach((row) => row.remove());
   const more = answer.matching - answer.series.length;
-  put("more", more > 0 ? `and ${count(more)} more; a search narrows them` : answer.matching === 0 && page.match ? "no series has that in its name" : "");
+  put("more", more > 0 ? `and ${count(more)} more; a search narrows them` : answer.matching === 0 && page.match ? "no series shown has that in its name; Enter opens one by its whole name" : "");
   if (page.series === null && answer.series.length) choose(wanted(answer.series));
 }
 
@@ -143,7 +144,7 @@ function choose(name) {
   if (name === page.series) return;
   page.series = name;
   page.points = [];
-  page.detail = null;
+  page.past = page.detail = null;
   history.replaceState(null, "", `#${new URLSearchParams({ series: name })}`);
   put("name", name);
   byId("name").title = name;
@@ -175,31 +176,41 @@ function listen() {
   };
 }
 
-/** The past as the daemon kept it, a point a second at most: for slow series all there is, for fast ones too coarse beside the rest. */
+/** The past as the daemon kept it, a point a second at most. It is used when the step is known: with the first forecast, or the figures. */
 function recent(past) {
   if (past.series !== page.series) return;
-  const first = page.points.length ? page.points[0].t : Infinity;
+  const gaps = past.time.slice(1).map((time, i) => 1000 * (time - past.time[i])).sort((a, b) => a - b);
+  const spacing = gaps[gaps.length >> 1] || 0;
   const points = past.time.map((time, i) => ({
-    t: time * 1000, v: past.value[i], step: null, flag: false, seq: null,
+    t: 1000 * time, v: past.value[i], step: null, span: 4.5 * spacing, flag: false, seq: null,
     mean: past.mean[i] === null ? null : [past.mean[i]], lower: [past.lower[i]], upper: [past.upper[i]],
     weights: Object.fromEntries(Object.entries(past.weights).map(([name, column]) => [name, column[i]])),
   }));
-  const gaps = points.slice(1).map((p, i) => p.t - points[i].t).sort((a, b) => a - b);
-  page.past = { points: points.filter((p) => p.t < first), every: gaps[gaps.length >> 1] };
-  for (const p of page.past.points) p.step = page.past.every / 1000;
+  page.past = { points, spacing };
+}
+
+/** Put the kept past before the first live point, unless it is much coarser than what comes now. */
+function adopt(step) {
+  if (!page.past || !step) return;
+  const { points, spacing } = page.past;
+  page.past = null;
+  if (spacing > COARSE_MAX * 1000 * step) return;
+  const first = page.points.length ? page.points[0].t : Infinity;
+  page.points = [...points.filter((p) => p.t < first).map((p) => ({ ...p, step })), ...page.points];
+  draw(false);
 }
 
 function point(message) {
   if (message.series !== page.series) return;
-  if (page.past) adopt(message);
   // Of a fast series every n-th point, so that the curve spans a time an eye can follow.
   page.every = message.step ? Math.max(1, Math.ceil(SPACING_S / message.step)) : 1;
   const odd = Boolean(message.anomaly && message.anomaly.flag);
   if (message.seq % page.every && !odd) return;
   page.points.push({
-    t: message.time * 1000, v: message.value, step: message.step, flag: odd,
-    mean: message.mean || null, lower: message.lower, upper: message.upper, weights: message.weights || null, seq: message.seq,
+    t: 1000 * message.time, v: message.value, step: message.step, span: message.step ? 4500 * message.step * page.every : Infinity,
+    flag: odd, seq: message.seq, mean: message.mean || null, lower: message.lower, upper: message.upper, weights: message.weights || null,
   });
+  if (page.points.length === 1) adopt(message.step);
   if (page.points.length > POINTS_MAX) page.points.splice(0, page.points.length - POINTS_MAX);
   status(message.status, message.seq);
   put("value", number(message.value));
@@ -208,14 +219,6 @@ function point(message) {
     put("interval", `${number(message.lower[0])} … ${number(message.upper[0])}`);
   }
   draw(false);
-}
-
-/** Put the kept past before the first live point, unless it is much coarser than what comes now. */
-function adopt(message) {
-  const { points, every } = page.past;
-  page.past = null;
-  if (message.step && every > 1700 * message.step) return;
-  page.points = [...points.filter((p) => p.t < message.time * 1000 && !page.points.length), ...page.points];
 }
 
 // ---- What is known of the series ---------------------------------------------------------------------------------------------
@@ -229,6 +232,7 @@ function status(word, samples) {
 function describe(detail) {
   if (detail !== null && detail.series !== page.series) return;
   page.detail = detail;
+  if (detail !== null && page.past) setTimeout(() => adopt(detail.step), 300); // the history of the stream, if any, comes first
   const known = detail || {};
   if (detail === null || !page.points.length) status(known.status, known.samples);
   if (!page.points.length) {
@@ -341,8 +345,9 @@ function pieces(points) {
   const found = [];
   points.forEach((p, i) => {
     const before = points[i - 1];
-    const whole = before && (p.seq === null || before.seq === null || (p.seq > before.seq && p.seq <= before.seq + page.every)) && (!p.step || p.t - before.t < 4500 * p.step * page.every);
-    if (whole) found[found.length - 1].push(p);
+    const near = before && p.t - before.t < Math.max(p.span, before.span);
+    const next = before && (p.seq === null || before.seq === null || (p.seq > before.seq && p.seq <= before.seq + page.every));
+    if (near && next) found[found.length - 1].push(p);
     else found.push([p]);
   });
   return found;
@@ -442,6 +447,11 @@ byId("search").addEventListener("input", (event) => {
   page.match = event.target.value;
   clearTimeout(typing);
   typing = setTimeout(list, 150);
+});
+byId("search").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !page.match) return;
+  const listed = [...byId("list").children].map((row) => row.dataset.series);
+  choose(listed.length && !listed.includes(page.match) ? listed[0] : page.match); // not listed: beyond the cap, yet on the feed
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { page.weighed = 0; draw(true); });
 document.addEventListener("visibilitychange", () => draw(true));

@@ -18,7 +18,7 @@ import zmq
 from .chromium import Chromium
 
 ODD = 'plant/7 "ä" <b>% ?#&.'
-SERIES = ["wave", ODD, *(f"node-{i}" for i in range(8))]
+SERIES = ["wave", ODD, "slow", *(f"node-{i}" for i in range(8))]
 #: The one thing Plotly's script asks for that the page refuses: a style sheet of its maps, which the page has none of.
 REFUSED = "Applying inline style violates"
 
@@ -52,7 +52,7 @@ class Daemon:
 
 
 class Source(threading.Thread):
-    """Sends every series twenty times a second; a wave with a spike now and then."""
+    """Sends every series twenty times a second, `slow` twice; a wave with a spike now and then."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(daemon=True)
@@ -66,6 +66,7 @@ class Source(threading.Thread):
         while not self.ended.wait(0.05):
             wave = math.sin(at / 10) + 0.1 * math.sin(7.3 * at) + (8.0 if at % 100 == 99 else 0.0)
             samples: list[dict[str, Any]] = [{"series": name, "value": wave + k} for k, name in enumerate(SERIES)]
+            samples = [each for each in samples if each["series"] != "slow" or at % 10 == 0]
             socket.send(json.dumps(samples).encode())
             at += 1
         context.destroy(linger=0)
@@ -178,6 +179,16 @@ def test_a_search_narrows_the_list_and_a_click_changes_the_series(page: Chromium
     assert page.run("document.querySelectorAll('#name b, #list b').length") == 0
     assert page.run("document.querySelector('#list button').getAttribute('aria-current')") == "true"
     page.run("search.value = ''; search.dispatchEvent(new Event('input')); location.hash = 'series=wave'")
+    page.until(f"{text('name')} === 'wave' && {points('value')} > 5")
+
+
+def test_a_series_looked_at_for_the_first_time_has_a_past(page: Chromium) -> None:
+    """The curve begins with what the daemon kept of it, not with the moment of looking."""
+    page.until("fetch('api/v1/series/slow').then(a => a.json()).then(a => (a.recent || {time: []}).time.length >= 7)")
+    page.run("location.hash = 'series=slow'")
+    page.until(f"{text('name')} === 'slow' && {points('value')} > 0")
+    page.until(f"{points('value')} >= 7", 1.5)
+    page.run("location.hash = 'series=wave'")
     page.until(f"{text('name')} === 'wave' && {points('value')} > 5")
 
 
