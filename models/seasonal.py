@@ -193,7 +193,7 @@ def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
     off = terms[rows, 0]
     off = np.where(np.isnan(off), 0.0, np.minimum(np.maximum(off, -CLIP * spread), CLIP * spread))
     terms[rows, 1], terms[rows, 2] = past[:, 0], ar
-    low, high, origin = state["low"][rows], state["high"][rows], state["origin"][rows]
+    low, high, centre = state["low"][rows], state["high"][rows], state["centre"][rows]
     margin = MARGIN * (high - low)
     low, high = low - margin, high + margin
     out = np.empty((len(rows), horizon))
@@ -201,8 +201,8 @@ def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
         kf, kb, back, prediction = (state[name][rows] for name in ("kf", "kb", "b", "prediction"))
     for step in range(horizon):
         if step:
-            back, prediction = lattice.roll(kf, kb, back, prediction, out[:, step - 1] - origin)
-            ar = origin - prediction[:, -1]
+            back, prediction = lattice.roll(kf, kb, back, prediction, out[:, step - 1] - centre)
+            ar = centre - prediction[:, -1]
             off = out[:, step - 1] - past[:, step - 1]
         out[:, step] = np.minimum(np.maximum(ar + a * off + b * (past[:, step] - ar), low), high)
     return out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from forecastd.models import channels, season, seasonal
+from forecastd.models.ar import AR
 from forecastd.models.seasonal import Seasonal
 from forecastd.models.table import Array, Column, Table
 
@@ -113,6 +114,16 @@ def test_where_the_season_tells_nothing_the_linear_forecast_is_kept() -> None:
         forecast = rows.step(x)[0, 0]
         made.append(abs(forecast - rows.table["ar"][0]))
     assert np.mean(made[1000:]) < 0.15
+
+
+def test_before_anything_is_fitted_the_path_ahead_is_the_linear_one() -> None:
+    rows = Rows(period=24.0)
+    rows.feed(day(600, 24) + np.linspace(0.0, 5.0, 600))
+    state = rows.table.take(slice(0, 1))
+    state["season_fit"][...] = 0.0
+    moment = channels.Moment(state["last"], np.ones(1), np.ones(1), np.zeros((1, 4)))
+    linear = AR("ar", 32).forecast(state, moment, 12)
+    np.testing.assert_allclose(rows.expert.forecast(state, moment, 12), linear)
 
 
 def test_the_path_ahead_follows_the_season() -> None:
