@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import REASONS, Batch, Floats, Reply
+from .batch import REASONS, Batch, Reply
 from .ledger import Ledger
 from .settings import Limits
 
@@ -31,8 +31,8 @@ class Admission:
     def rows_of(self, batch: Batch, now: float) -> tuple[NDArray[np.intp], list[Reply]]:
         """The row of each sample of `batch`, -1 where it is not taken, and the replies due for the numbered ones.
 
-        Known series keep their row, new ones get the next. Lateness is for the caller to see: it depends on the samples before.
-        """
+        Known series keep their row, new ones get the next. Lateness is for the caller to see: it depends on the
+        samples before."""
         if batch.refused:
             self.refused.update(batch.refused)
         row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
@@ -43,7 +43,11 @@ class Admission:
         odd = (time > limit) | (time < 0.0)
         if odd.any() or not sound.all():
             taken = row > -2
-            for reason, bad in (("nonfinite", ~sound | np.isinf(time)), ("future", odd & (time > 0)), ("nonfinite", odd)):
+            for reason, bad in (
+                ("nonfinite", ~sound | np.isinf(time)),
+                ("future", odd & (time > 0)),
+                ("nonfinite", odd),
+            ):
                 self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
                 taken &= ~bad
         if int(row.min(initial=0)) < 0:

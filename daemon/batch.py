@@ -1,7 +1,7 @@
 """What enters and leaves the pipeline: samples as columns in, forecasts as columns and replies out.
 
-The wire fills a `Batch`; `pipeline.step` turns it into `Effects`; the engine sends those. Nothing here touches a socket.
-"""
+The wire fills a `Batch`; `pipeline.step` turns it into `Effects`; the engine sends those. Nothing here touches a
+socket."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ REASONS = (
 class Parcel(NamedTuple):
     """Samples `start`…`stop` of a batch, which came together from one producer.
 
-    `seq` is the number of the first one (each next is one higher), 0 where the producer does not number them. `peer` is where
-    replies go (empty: nowhere); `lossless` says that what is not accepted will be sent again (ROUTER), so a jump in `seq` is held
-    off there and merely counted elsewhere.
+    `seq` is the number of the first one (each next is one higher), 0 where the producer does not number them. `peer`
+    is where replies go (empty: nowhere); `lossless` says that what is not accepted will be sent again (ROUTER), so a
+    jump in `seq` is held off there and merely counted elsewhere.
 
-    A parcel with `refused` holds no samples: it speaks for `numbers` numbers from `seq` on that the wire could make no samples of, so that they count as
-    dealt with and the next one is expected.
-    """
+    A parcel with `refused` holds no samples: it speaks for `numbers` numbers from `seq` on that the wire could make
+    no samples of, so that they count as dealt with and the next one is expected."""
 
     start: int
     stop: int
@@ -57,8 +56,9 @@ class Parcel(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Samples in the order they came. `value` and `time` are float64 of shape (n,); time in seconds since the epoch, NaN where
-    the producer gave none. `parcels` cover 0…n in order. `refused` counts what the wire could not turn into samples."""
+    """Samples in the order they came. `value` and `time` are float64 of shape (n,); time in seconds since the epoch,
+    NaN where the producer gave none. `parcels` cover 0…n in order. `refused` counts what the wire could not turn into
+    samples."""
 
     series: list[str]
     value: Floats
@@ -83,10 +83,9 @@ class Reply(NamedTuple):
 class Forecasts:
     """The forecasts of one round, one row a sample. H: horizon, K: experts, L: levels.
 
-    `mean`, shape (n, H), `lower` and `upper`, shape (n, H, L), are NaN where the series is still warming; `experts` and `weights` have
-    shape (n, H, K). `time` and `value` are those of the sample just seen, `step` the seconds between samples (NaN: not known yet).
-    `count` is the number of samples the series has had, this one included.
-    """
+    `mean`, shape (n, H), `lower` and `upper`, shape (n, H, L), are NaN where the series is still warming; `experts`
+    and `weights` have shape (n, H, K). `time` and `value` are those of the sample just seen, `step` the seconds
+    between samples (NaN: not known yet). `count` is the number of samples the series has had, this one included."""
 
     row: NDArray[np.intp]
     series: list[str]
@@ -112,9 +111,8 @@ class Forecasts:
 class Effects:
     """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
 
-    `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order in which the step asked it: the
-    journal keeps it for replays.
-    """
+    `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order
+    in which the step asked it: the journal keeps it for replays."""
 
     taken: NDArray[np.bool_]
     forecasts: list[Forecasts] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""`forecastd bench`: what this machine makes of the kernel, the engine and the wire, as ratios to a measure taken in the same run."""
+"""`forecastd bench`: what this machine makes of the kernel, the engine and the wire, as ratios to a measure taken in
+the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ PAUSE_S = 0.003
 
 
 class Figure(NamedTuple):
-    """A figure, what it is compared with, and the ratio of the two; `goal` is what the project promises of the ratio or the figure."""
+    """A figure, what it is compared with, and the ratio of the two; `goal` is what the project promises of the ratio
+    or the figure."""
 
     what: str
     value: float
@@ -76,16 +78,24 @@ def kernel() -> list[Figure]:
         Figure("", keras["predict"] * 1e6, "µs", "model.predict", keras["predict"] / one_s, "≥ 2,500"),
         Figure("", keras["function"] * 1e6, "µs", "tf.function", keras["function"] / one_s, "≥ 15"),
         Figure(
-            "10,000 series a batch, one core", SERIES / many_s, "forecasts/s", "2048³ matrix product", rate / own, "≥ 0.75"
+            "10,000 series a batch, one core",
+            SERIES / many_s,
+            "forecasts/s",
+            "2048³ matrix product",
+            rate / own,
+            "≥ 0.75",
         ),
     ]
 
 
 def _keras(weights: Any, window: Any) -> dict[str, float]:
-    """Seconds of one forecast by Keras, after everything else has been measured: TensorFlow starts threads of its own."""
+    """Seconds of one forecast by Keras, after everything else has been measured: TensorFlow starts threads of its
+    own."""
     from ..models import rnn
 
-    return {name: clock(call, 10 if name == "predict" else 200) for name, call in rnn.callables(weights, window).items()}
+    return {
+        name: clock(call, 10 if name == "predict" else 200) for name, call in rnn.callables(weights, window).items()
+    }
 
 
 @contextmanager
@@ -166,8 +176,8 @@ def throughput() -> list[Figure]:
     figures = []
     for what, payloads, last, size, rounds, goal in (
         ("whole path, columns of 10,000 series", columns, names[-1], SERIES, 20, "≥ 120,000"),
-        ("whole path, single samples in JSON, 1,000 series", singles, f"single-{SINGLES_SERIES - 1}", SINGLES_SERIES, 100, "≥ 40,000"),
-    ):  # fmt: skip
+        ("whole path, JSON singles, 1,000 series", singles, "single-999", SINGLES_SERIES, 100, "≥ 40,000"),
+    ):
         rates = []
         for _ in range(3):
             with running("--ingest", "pull+tcp://127.0.0.1:0", "--web", "") as (bound, _):
@@ -192,8 +202,8 @@ Examples:
 def bench(only: tuple[str, ...], as_json: bool) -> None:
     """Measure kernel, throughput and round trip on this machine.
 
-    Times differ from machine to machine and from minute to minute: the ratios, each to a measure taken in the same run, say more.
-    """
+    Times differ from machine to machine and from minute to minute: the ratios, each to a measure taken in the same
+    run, say more."""
     # One core is what the engine has; the variable is read when NumPy's BLAS is loaded, which is why a child measures.
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
         os.environ["OPENBLAS_NUM_THREADS"] = "1"

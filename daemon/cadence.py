@@ -1,8 +1,8 @@
 """The step of a series: the seconds between its samples, estimated so that neither gaps nor jitter sway it.
 
-The step is tracked as a running median of the logarithm of the differences of time, the spread as a mean of their distance from it. Where the
-spread is small the series is regular, and a longer difference is a gap of a whole number of steps.
-"""
+The step is tracked as a running median of the logarithm of the differences of time, the spread as a mean of their
+distance from it. Where the spread is small the series is regular, and a longer difference is a gap of a whole number
+of steps."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ COLUMNS = {
 
 
 def missed(state: Mapping[str, Array], time: Array, timed: Array) -> Array:
-    """Whole steps missed before samples at `time`, shape (n,), int64; 0 where `timed` says that the producer gave no time, now or before,
-    and where the series is not regular."""
+    """Whole steps missed before samples at `time`, shape (n,), int64; 0 where `timed` says that the producer gave no
+    time, now or before, and where the series is not regular."""
     regular = state["spread"] < REGULAR
     regular &= timed
     regular &= state["timed"]
@@ -45,7 +45,8 @@ def missed(state: Mapping[str, Array], time: Array, timed: Array) -> Array:
 
 
 def update(state: Mapping[str, Array], time: Array, timed: Array) -> None:
-    """Take in the times of samples, shape (n,), later than those before; `timed` says whether the producer gave them."""
+    """Take in the times of samples, shape (n,), later than those before; `timed` says whether the producer gave
+    them."""
     step, count, spread = state["log_step"], state["steps"], state["spread"]
     # an unknown time before and a clock set back both count as no difference
     usable = time > state["time"]

@@ -26,6 +26,7 @@ from .disk import Failed
 from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .settings import Settings
+from .standings import standings
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
 
@@ -59,7 +60,7 @@ class Engine:
 
     def run(self) -> None:
         """Start, loop, drain."""
-        self.parent.report(ready=True)
+        self.parent.report(ready=True, beat=time.monotonic())
         while not self.stopping:
             ready = self.transport.wait(self._tick_at - time.monotonic())
             self.turn(ready)
@@ -152,7 +153,7 @@ class Engine:
 
     def show(self) -> None:
         """Sends the scoreboard to the web process."""
-        board = self.pipeline.scoreboard(time.time())
+        board = standings(self.pipeline, time.time())
         board.duration_bounds, board.duration_counts = list(BOUNDS), list(self.durations.counts)
         board.duration_sum = self.durations.sum
         board.counters["failures"] = self.failures

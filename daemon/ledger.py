@@ -1,8 +1,7 @@
 """Who has sent what: the sequence numbers of producers, by which a sample is taken once and in order.
 
-A producer numbers its samples from 1 in each epoch of its life. On a lossless socket what comes too early is not accepted, since it will be
-sent again; elsewhere the jump is counted and the samples are taken.
-"""
+A producer numbers its samples from 1 in each epoch of its life. On a lossless socket what comes too early is not
+accepted, since it will be sent again; elsewhere the jump is counted and the samples are taken."""
 
 from __future__ import annotations
 
@@ -31,8 +30,8 @@ class Ledger:
     def accept(self, parcel: Parcel) -> int:
         """How many samples at the front of `parcel` are to be passed over; all of them where none may be taken.
 
-        Whatever is passed over is a duplicate, but for a lossless parcel that comes too early: that one counts as not seen.
-        """
+        Whatever is passed over is a duplicate, but for a lossless parcel that comes too early: that one counts as not
+        seen."""
         size = parcel.size
         account = self.accounts.get(parcel.producer)
         if account is None:

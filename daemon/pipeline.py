@@ -1,8 +1,7 @@
 """The pure core: a batch of samples in, forecasts and replies out.
 
-admit → settle → window → experts → blend → interval → publish. No socket, clock, file or thread here or in anything it imports:
-`now` is an argument. The daemon, `backtest`, recovery and the fault simulation all run this one.
-"""
+admit → settle → window → experts → blend → interval → publish. No socket, clock, file or thread here or in anything
+it imports: `now` is an argument. The daemon, `backtest`, recovery and the fault simulation all run this one."""
 
 from __future__ import annotations
 
@@ -19,7 +18,6 @@ from ..models.weights import Weights
 from . import cadence
 from .admission import Admission
 from .batch import Batch, Effects, Floats, Forecasts, Reply
-from .scoreboard import Scoreboard, gather
 from .settings import Settings
 
 Index = NDArray[np.intp]
@@ -52,10 +50,11 @@ class Pipeline:
         return self.admission.rows
 
     def step(self, batch: Batch, now: float, recorded: Sequence[Floats] = ()) -> Effects:
-        """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in rounds, in order.
+        """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in
+        rounds, in order.
 
-        `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN does not run again.
-        """
+        `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN
+        does not run again."""
         row, replies = self.admission.rows_of(batch, now)
         effects = Effects(row >= 0, replies=replies)
         self.forecaster.recorded = effects.recorded
@@ -72,11 +71,6 @@ class Pipeline:
                 effects.forecasts.append(self._round(batch, row[places], places, now))
         effects.taken = row >= 0  # lateness shows in the rounds
         return effects
-
-    def scoreboard(self, now: float) -> Scoreboard:
-        """What the daemon knows of itself at the time `now`."""
-        self.score()
-        return gather(self, now)
 
     def score(self) -> None:
         """Bring the scores up to date; worth calling once the forecasts are out, since then nobody waits."""
@@ -112,7 +106,14 @@ class Pipeline:
         flag = outlook.p < self.settings.alarm_rate
         state["samples"] += 1
         state["anomalies"] += flag
-        for name, news in (("seen", now), ("score", outlook.p), ("flag", flag), ("forecast", outlook.mean), ("lower", outlook.lower), ("upper", outlook.upper)):
+        for name, news in (
+            ("seen", now),
+            ("score", outlook.p),
+            ("flag", flag),
+            ("forecast", outlook.mean),
+            ("lower", outlook.lower),
+            ("upper", outlook.upper),
+        ):
             state[name][...] = news
         self.series.put(rows, state)
         ready = ~np.isnan(outlook.mean[:, 0])
@@ -175,7 +176,8 @@ class Pipeline:
         )
 
     def _bridge(self, row: Index, missed: NDArray[np.int64]) -> None:
-        """Stand the forecasts in for a few missed steps; after more of them the windows start anew. Invented values are never scored."""
+        """Stand the forecasts in for a few missed steps; after more of them the windows start anew. Invented values
+        are never scored."""
         bridged = missed <= self.settings.limits.bridge_steps
         self.forecaster.restart(row[~bridged])
         for number in range(int(missed[bridged].max(initial=0))):
@@ -211,7 +213,8 @@ def _rows(row: Index) -> Rows:
 
 
 def _rounds(row: Index) -> Iterator[Index]:
-    """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they came."""
+    """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they
+    came."""
     places = np.flatnonzero(row >= 0)
     if len(places) <= 1:
         if len(places):

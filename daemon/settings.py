@@ -17,7 +17,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     series: Annotated[int, Meta(ge=1, description="Series in all. A row of state is about 10 KB.")] = 100_000
     name_bytes: Annotated[int, Meta(ge=1, le=1024, description="Bytes of a series' name.")] = 200
-    frame_bytes: Annotated[int, Meta(ge=1024, description="Bytes of one frame; a larger one ends its connection.")] = 1 << 20
+    frame_bytes: Annotated[int, Meta(ge=1024, description="Bytes of one frame; a larger one ends its connection.")] = (
+        1 << 20
+    )
     frames: Annotated[int, Meta(ge=2, description="Frames of one message.")] = 16
     batch_samples: Annotated[
         int, Meta(ge=1, description="Samples taken into one step, so that a busy stream still publishes often.")
@@ -28,15 +30,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     silent_s: Annotated[
         float, Meta(gt=0, description="Seconds of silence after which a series leaves the metrics and the page.")
     ] = 3600.0
-    series_shown: Annotated[
-        int, Meta(ge=0, description="Series on the metrics page; the rest is counted there.")
-    ] = 1_000
+    series_shown: Annotated[int, Meta(ge=0, description="Series on the metrics page; the rest is counted there.")] = (
+        1_000
+    )
     journal_bytes: Annotated[
         int, Meta(ge=1 << 20, description="Bytes of the journal; older samples go first, never what recovery needs.")
     ] = 1 << 30
     journal_s: Annotated[float, Meta(gt=0, description="Seconds the journal reaches back.")] = 7 * 86400.0
     bridge_steps: Annotated[
-        int, Meta(ge=0, le=1000, description="Missed steps bridged with forecasts; a longer gap warms the series up again.")
+        int,
+        Meta(ge=0, le=1000, description="Missed steps bridged with forecasts; a longer gap warms the series up again."),
     ] = 10
 
 
@@ -51,7 +54,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         "127.0.0.1:9595"
     )
     state: Annotated[str, Meta(description="Folder of the journal and the models.")] = "forecastd-state"
-    ephemeral: Annotated[bool, Meta(description="Keep no state: nothing is written, nothing survives a restart.")] = False
+    ephemeral: Annotated[bool, Meta(description="Keep no state: nothing is written, nothing survives a restart.")] = (
+        False
+    )
     acks: Annotated[
         Literal["durable", "accepted"],
         Meta(description="When a numbered sample is acknowledged: once the disk has it, or once it is admitted."),
@@ -64,11 +69,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...],
         Meta(max_length=8, description="Further levels, kept and shown besides the published one."),
     ] = (0.8, 0.95)
-    model: Annotated[str, Meta(description="The shared model: the name of a shipped or stored one, or a file.")] = "general"
+    model: Annotated[str, Meta(description="The shared model: the name of a shipped or stored one, or a file.")] = (
+        "general"
+    )
     experts: Annotated[
-        tuple[str, ...], Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing.")
+        tuple[str, ...],
+        Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing."),
     ] = ("naive", "ses", "ar2", "ar10", "ar", "rnn", "seasonal")
     alarm_rate: Annotated[
-        float, Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand.")
+        float,
+        Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand."),
     ] = 0.001
     limits: Limits = Limits()

@@ -1,8 +1,8 @@
-"""What the daemon is measured against on the wire: a bare echo through the same kinds of sockets, and clients that time both alike.
+"""What the daemon is measured against on the wire: a bare echo through the same kinds of sockets, and clients that
+time both alike.
 
-Used by `forecastd bench` alone. `python -m forecastd.daemon.yardstick` is the echo: it binds two free ports, prints them, and publishes what it receives
-until its standard input ends.
-"""
+Used by `forecastd bench` alone. `python -m forecastd.daemon.yardstick` is the echo: it binds two free ports, prints
+them, and publishes what it receives until its standard input ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class RoundTrip:
         self._meet()
 
     def _meet(self) -> None:
-        """Until the subscription has arrived forecasts are not sent: ask until one comes, and let the others come in too."""
+        """Until the subscription has arrived forecasts are not sent: ask until one comes, and let the others come in
+        too."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             self._send()
@@ -87,9 +88,8 @@ class RoundTrip:
 def flood(ingest: str, publish: str, payloads: Sequence[Sequence[Any]], last: str, rounds: int) -> float:
     """Seconds from sending the first of `rounds` rounds to the forecast that the last of them calls for.
 
-    A round is all of `payloads`, each a list of frames, on a PUSH socket; the last sample of the last one is of the series `last`. Twelve rounds before are not
-    timed: they make the series known and warm.
-    """
+    A round is all of `payloads`, each a list of frames, on a PUSH socket; the last sample of the last one is of the
+    series `last`. Twelve rounds before are not timed: they make the series known and warm."""
     context = zmq.Context()
     push, feed = context.socket(zmq.PUSH), context.socket(zmq.SUB)
     sent = 0

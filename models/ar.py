@@ -12,7 +12,8 @@ from .table import Array, Column
 
 
 class AR:
-    """The order-`order` forecast of the lattice, held near the range of the series; further steps by feeding it back."""
+    """The order-`order` forecast of the lattice, held near the range of the series; further steps by feeding it
+    back."""
 
     columns: Mapping[str, Column] = {}
 

@@ -1,15 +1,15 @@
 """The published forecast: a weighted mean of the experts, weights learnt online per series and step ahead.
 
-Two levels of ML-Poly (Gaillard, Stoltz, van Erven: A second-order bound with excess losses, COLT 2014) on the gradient of the Huber
-loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ - y) / s, ±8), expert k's regret is
-r_k = 2 e (ŷ - x_k) / s, and
+Two levels of ML-Poly (Gaillard, Stoltz, van Erven: A second-order bound with excess losses, COLT 2014) on the
+gradient of the Huber loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ
+- y) / s, ±8), expert k's regret is r_k = 2 e (ŷ - x_k) / s, and
 
     R_k ← d R_k + r_k      V_k ← d V_k + r_k²      B ← max(d B, max_k r_k²)      w_k ∝ max(R_k, 0) / (B + V_k)
 
-with equal weights where no regret is positive. On level one two such aggregations run side by side: "long" with d = 0.9995, and
-"short" with d = 0.999 and r held within ±5, which no single spike can sway. Level two aggregates the naive forecast, long and short by the same rule.
-An expert whose forecast is NaN sleeps: no weight, no regret. `docs/numerics.md` says which bound holds.
-"""
+with equal weights where no regret is positive. On level one two such aggregations run side by side: "long" with d =
+0.9995, and "short" with d = 0.999 and r held within ±5, which no single spike can sway. Level two aggregates the
+naive forecast, long and short by the same rule. An expert whose forecast is NaN sleeps: no weight, no regret.
+`docs/numerics.md` says which bound holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ DISCOUNT_SECOND = 0.9995
 SCALE_RATE = rate(500.0)
 #: A squared difference counts as at most this many s², so a spike does not blunt the loss for long.
 SPIKE = 50.0
-#: What level two aggregates; also the places after the experts in the array of forecasts that are waiting for their target.
+#: What level two aggregates; also the places after the experts in the array of forecasts that are waiting for their
+#: target.
 LEVEL_TWO = ("naive", "long", "short")
 
 
@@ -45,10 +46,11 @@ def columns(horizon: int, experts: int) -> dict[str, Column]:
 
 
 def forecast(state: Mapping[str, Array], experts: Array, awake: Array) -> tuple[Array, Array, Array]:
-    """Aggregate `experts`, shape (n, H, K), finite, the first of which is naive; `awake`, same shape, is 0 for experts that sleep, else 1.
+    """Aggregate `experts`, shape (n, H, K), finite, the first of which is naive; `awake`, same shape, is 0 for
+    experts that sleep, else 1.
 
-    Returns the blend (n, H), each expert's weight in it (n, H, K), summing to 1, and the two aggregations of level one (n, H, 2).
-    """
+    Returns the blend (n, H), each expert's weight in it (n, H, K), summing to 1, and the two aggregations of level
+    one (n, H, 2)."""
     first = _weights(state["regret"], state["regret_square"], state["regret_bound"], awake[:, :, None, :])
     level_one = np.matmul(first, experts[:, :, :, None])[..., 0]
     second = _weights(state["second_regret"], state["second_square"], state["second_bound"], None)

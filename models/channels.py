@@ -1,7 +1,7 @@
 """What the RNN sees of a series: four numbers a sample, each known at the sample's own time.
 
-With x the sample, s and sd the scales and m the mean of `scaling`, and â the order-32 forecast of `lattice` (â' the one made a
-sample earlier):
+With x the sample, s and sd the scales and m the mean of `scaling`, and â the order-32 forecast of `lattice` (â' the
+one made a sample earlier):
 
     difference  asinh((x - x') / s)          ar        asinh((â - x) / s)
     level       clip((x - m) / sd, ±4)       residual  asinh((x - â') / s)
@@ -27,7 +27,8 @@ COLUMNS = {**scaling.COLUMNS, **lattice.COLUMNS, "ar2": Column(), "ar10": Column
 
 
 class Moment(NamedTuple):
-    """A sample and what it did to its row: value, unit and deviation of its series, shape (n,); `channels`, shape (n, 4), float32."""
+    """A sample and what it did to its row: value, unit and deviation of its series, shape (n,); `channels`, shape (n,
+    4), float32."""
 
     x: Array
     s: Array
@@ -59,7 +60,8 @@ def update(state: dict[str, Array], x: Array) -> Moment:
 
 
 def _start(state: dict[str, Array], rows: Array, x: Array, s: Array) -> None:
-    """Give rows at their first two samples a fresh lattice, its energies in the series' own unit, and the naive forecast."""
+    """Give rows at their first two samples a fresh lattice, its energies in the series' own unit, and the naive
+    forecast."""
     energy = np.square(s[rows])[:, None] * lattice.RIDGE
     for name in lattice.COLUMNS:
         state[name][rows] = lattice.COLUMNS[name].initial
@@ -72,8 +74,8 @@ def _start(state: dict[str, Array], rows: Array, x: Array, s: Array) -> None:
 def history(values: Array) -> tuple[Array, Array]:
     """The channels of whole recordings. `values`, shape (T, n), float64, finite, oldest first.
 
-    Returns the channels, shape (T, n, 4), float32, and s, shape (T, n), float64: what the daemon would have computed sample by sample.
-    """
+    Returns the channels, shape (T, n, 4), float32, and s, shape (T, n), float64: what the daemon would have computed
+    sample by sample."""
     steps, n = values.shape
     table = Table(COLUMNS, max(n, 1))
     state = table.take(table.append(n))

@@ -1,13 +1,14 @@
 """Intervals that cover what they say: online conformal control per series, step ahead and level, O(1) a sample.
 
-The residual e = |y - ŷ| is measured in units of its recent size σ, a mean of exponentially weighted means of e with half-lives 5 and 50
-plus a little of the long one (2,300). The half-width for miss rate a is min(exp(l_a) σ, 1.5 M), M a slowly forgotten maximum of e, and
+The residual e = |y - ŷ| is measured in units of its recent size σ, a mean of exponentially weighted means of e with
+half-lives 5 and 50 plus a little of the long one (2,300). The half-width for miss rate a is min(exp(l_a) σ, 1.5 M), M
+a slowly forgotten maximum of e, and
 
     l_a ← l_a + 0.1 (miss - a),  held within ±20.
 
-This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès & Tibshirani 2023) on the logarithm of the normalised residual. While
-l_a is inside its bounds the sum telescopes, whatever the data: mean(miss) - a = (l_T - l_0) / (0.1 T).
-"""
+This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès & Tibshirani 2023) on the logarithm of the
+normalised residual. While l_a is inside its bounds the sum telescopes, whatever the data: mean(miss) - a = (l_T -
+l_0) / (0.1 T)."""
 
 from __future__ import annotations
 
@@ -50,8 +51,9 @@ def sigma(state: Mapping[str, Array]) -> Array:
 
 
 def half_widths(state: Mapping[str, Array], s: Array) -> Array:
-    """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a wider level may
-    for a while have the smaller width, so sort them before publishing. `s`, shape (n,), stands in for σ before the first residual."""
+    """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a
+    wider level may for a while have the smaller width, so sort them before publishing. `s`, shape (n,), stands in for
+    σ before the first residual."""
     width = np.exp(state["log_width"])
     if not state["residuals"].all():
         new = state["residuals"] == 0
@@ -64,12 +66,13 @@ def half_widths(state: Mapping[str, Array], s: Array) -> Array:
 
 
 def update(state: Mapping[str, Array], size: Array, width: Array, made: Array, miss_rates: Array) -> None:
-    """Learn from `size`, |y_pred - y|, shape (n, H), finite, of forecasts whose half-widths were `width`, shape (n, H, L).
+    """Learn from `size`, |y_pred - y|, shape (n, H), finite, of forecasts whose half-widths were `width`, shape (n,
+    H, L).
 
     `made`, shape (n, H), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
     """
     count, means, largest, log_width = (state[k] for k in ("residuals", "residual_means", "residual_max", "log_width"))
-    step = (size[:, :, None] > width) - miss_rates
+    step: Array = (size[:, :, None] > width) - miss_rates
     step *= (STEP * made)[:, :, None]
     log_width += step
     np.minimum(np.maximum(log_width, -BOUND, out=log_width), BOUND, out=log_width)

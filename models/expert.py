@@ -1,8 +1,7 @@
 """What an expert is: something that learns from each sample and forecasts the next ones, for all rows at once.
 
-A new expert is one file with one class, and one line in `EXPERTS` of `ensemble.py`; the promises in `tests/test_experts.py` then run
-against it without asking.
-"""
+A new expert is one file with one class, and one line in `EXPERTS` of `ensemble.py`; the promises in
+`tests/test_experts.py` then run against it without asking."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The forecaster of many series: settle what was forecast for this moment, take the sample in, forecast the next steps.
 
-State is a `Table`; a step reads and writes only the rows it is given. No clock, no name, no socket: `daemon.pipeline` says which sample
-belongs to which row.
-"""
+State is a `Table`; a step reads and writes only the rows it is given. No clock, no name, no socket: `daemon.pipeline`
+says which sample belongs to which row."""
 
 from __future__ import annotations
 
@@ -20,9 +19,14 @@ from .table import Array, Column, Rows, Table
 #: Rows worked on together, so that what a step computes for them stays in the second-level cache.
 CHUNK = 1250
 
+#: An error of this share of the value is rounding: the mean of equal forecasts need not equal them to the last bit, and a
+#: flat line must not be judged by that.
+ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
 
 class Outlook(NamedTuple):
-    """The forecasts of n rows: `mean` (n, H), `lower` and `upper` (n, H, L), `experts` and `weights` (n, H, K); NaN while warming.
+    """The forecasts of n rows: `mean` (n, H), `lower` and `upper` (n, H, L), `experts` and `weights` (n, H, K); NaN
+    while warming.
 
     `p` (n,) is the chance of a residual as large as that of the sample just taken in, NaN where none was due.
     """
@@ -63,7 +67,8 @@ class Forecaster:
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
-        # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend, the experts
+        # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend,
+        # the experts
         # and level one of the blend; `due_made` is 0 where there was none, and the value then means nothing.
         columns["due"] = Column((steps, steps, 1 + kinds + 2))
         columns["due_made"] = Column((steps, steps, 1 + kinds))
@@ -82,16 +87,16 @@ class Forecaster:
         return rows
 
     def restart(self, rows: Rows) -> None:
-        """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was learnt stays."""
+        """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was
+        learnt stays."""
         for name in ("fresh", "bridged", "due_made"):
             self.table.arrays[name][rows] = 0
 
     def step(self, rows: Rows, x: Array, bridging: bool = False) -> Outlook:
         """Take in one sample a row. `x`, shape (n,), float64, finite; no row twice.
 
-        With `bridging`, `x` stands in for samples that never came: it moves the windows on, but nothing is scored against it, and blend and
-        intervals learn nothing from it.
-        """
+        With `bridging`, `x` stands in for samples that never came: it moves the windows on, but nothing is scored
+        against it, and blend and intervals learn nothing from it."""
         self.score()
         n = len(x)
         if n == 1 and not bridging and self._is_plain(rows):
@@ -107,8 +112,8 @@ class Forecaster:
         return Outlook(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def score(self) -> None:
-        """Score the forecasts settled by the last step. `step` does so first, and whoever reads scores must: calling it once the forecasts are
-        out only moves the work to where nobody waits for it."""
+        """Score the forecasts settled by the last step. `step` does so first, and whoever reads scores must: calling
+        it once the forecasts are out only moves the work to where nobody waits for it."""
         for rows, error, widths, made in self._unscored:
             state = self.scores.take(rows)
             score.update(state, error, widths, made, self.miss_rates)
@@ -132,23 +137,25 @@ class Forecaster:
         return outlook
 
     def _is_plain(self, rows: Rows) -> bool:
-        """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can do."""
+        """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can
+        do."""
         if self.horizon > 1 or not isinstance(rows, slice):
             return False
         state, young = self.table.take(rows), max(self.warmup, scaling.TRUSTED)
-        return state["fresh"].item() >= young and state["count"].item() >= young and state["bridged"].item() == 0.0
+        return bool(state["fresh"][0] >= young and state["count"][0] >= young and state["bridged"][0] == 0.0)
 
     def _single(self, rows: Rows, x: float) -> Outlook:
         """`_chunk` for one row in plain floats."""
         state = self.table.take(rows)
         due, made, widths = (state[name].ravel().tolist() for name in ("due", "due_made", "due_widths"))
-        error = [value - x for value in due]
+        rounding = ROUNDING * abs(x)
+        error = [value - x if abs(value - x) > rounding else 0.0 for value in due]
         sigma = single.sigma(state)
         p = anomaly.update(state, np.array([abs(error[0]) / sigma if sigma else np.nan]), self.alarm_rate)
         single.cover(state, abs(error[0]), widths, self._miss_rates)
         single.learn(state, error, made)
-        scored = (np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made))
-        self._unscored.append((rows, *scored))
+        scored = [np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made)]
+        self._unscored.append((rows, scored[0], scored[1], scored[2]))
         moment = single.observe(state, x)
         state["fresh"] += 1
         for expert in self.experts:
@@ -174,6 +181,7 @@ class Forecaster:
     def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> Array:
         due, made, widths = self._due(state)
         error = due - y[:, None, None]
+        error[np.abs(error) <= ROUNDING * np.abs(y)[:, None, None]] = 0.0
         size, blend_made = np.abs(error[:, :, 0]), made[:, :, 0]
         sigma = conformal.sigma(state)[:, 0] * blend_made[:, 0]
         sigma[sigma == 0.0] = np.nan
@@ -185,7 +193,8 @@ class Forecaster:
         return p
 
     def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array]:
-        """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H, ...)."""
+        """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H,
+        ...)."""
         waiting = state["due"], state["due_made"], state["due_widths"]
         if self.horizon == 1:
             return waiting[0][:, 0], waiting[1][:, 0], waiting[2][:, 0]
@@ -226,7 +235,8 @@ class Forecaster:
         return Outlook(mean, centre - published, centre + published, said, weights, p)
 
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
-        """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the same bits elsewhere."""
+        """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the
+        same bits elsewhere."""
         if expert.name != "rnn":
             return expert.forecast(state, moment, self.horizon)
         said = self.replayed.popleft() if self.replayed else expert.forecast(state, moment, self.horizon)

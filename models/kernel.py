@@ -1,15 +1,15 @@
 """The forward pass of SimpleRNN(units, relu) → Dense(1) in NumPy, from the weights that Keras trained.
 
-With channels c_t, hidden state h and h_0 = 0, for t = 1…window:  h_t = relu(Wᵣᵀ h_{t-1} + Wₖᵀ c_t + b),  f = wᵀ h_window + b_out.
-Two forms of the same arithmetic, for many series at once (`Kernel.forward`) and for one sample of one series (`OpenWindows`).
-"""
+With channels c_t, hidden state h and h_0 = 0, for t = 1…window:  h_t = relu(Wᵣᵀ h_{t-1} + Wₖᵀ c_t + b),  f = wᵀ
+h_window + b_out. Two forms of the same arithmetic, for many series at once (`Kernel.forward`) and for one sample of
+one series (`OpenWindows`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .weights import Weights
 from .table import Array
+from .weights import Weights
 
 #: Columns advanced together: hidden states of a chunk (half a megabyte) stay in the second-level cache.
 CHUNK = 1250
@@ -41,17 +41,22 @@ class Kernel:
         out = np.empty(n, np.float32)
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
-            self._chunk(windows[start:stop], out[start:stop])
+            np.matmul(self.readout, self.hidden(windows[start:stop]), out=out[start:stop])
+        out += self.offset
         if self.rectified:
             np.maximum(out, 0.0, out=out)
         return out
 
-    def _chunk(self, windows: Array, out: Array) -> None:
+    def hidden(self, windows: Array) -> Array:
+        """The state after the last step of up to `CHUNK` windows, shape (units, n), float32: scratch memory, until the next call."""
         width = len(windows)
         if width == CHUNK:
             columns, product = self._columns, self._product
         else:
-            columns, product = np.empty((len(self._columns), width), np.float32), np.empty((self.units, width), np.float32)
+            columns, product = (
+                np.empty((len(self._columns), width), np.float32),
+                np.empty((self.units, width), np.float32),
+            )
             columns[-1] = 1.0
         hidden, inputs = columns[: self.units], columns[self.units : -1]
         inputs[...] = windows[:, 0].T
@@ -61,16 +66,15 @@ class Kernel:
             inputs[...] = windows[:, step].T
             np.matmul(self.matrix, columns, out=product)
             np.maximum(product, 0.0, out=hidden)
-        np.matmul(self.readout, hidden, out=out)
-        out += self.offset
+        return hidden
 
 
 class OpenWindows:
     """The partly advanced windows of single series: a new sample advances all ten of a series by one small product.
 
-    The window opened at sample c lives at place c mod `window` for all its life, and rebuilding replays the same products: so a rebuilt
-    series continues with the same bits. At most `capacity` series are kept (4 KB each), the one not used for longest goes first.
-    """
+    The window opened at sample c lives at place c mod `window` for all its life, and rebuilding replays the same
+    products: so a rebuilt series continues with the same bits. At most `capacity` series are kept (4 KB each), the
+    one not used for longest goes first."""
 
     def __init__(self, kernel: Kernel, capacity: int = 1024) -> None:
         self.kernel = kernel
@@ -79,7 +83,8 @@ class OpenWindows:
         self._product = np.empty((kernel.window, kernel.units), np.float32)
 
     def forecast(self, row: int, count: int, window: Array) -> float:
-        """f after sample number `count` of series `row`, whose last channel rows are `window`, shape (window, C), oldest first."""
+        """f after sample number `count` of series `row`, whose last channel rows are `window`, shape (window, C),
+        oldest first."""
         last, columns = self._open.pop(row, (-1, None))
         if columns is None or last != count - 1:
             columns = self._rebuild(count, window)

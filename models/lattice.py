@@ -1,13 +1,15 @@
 """Least-squares linear prediction with forgetting, for all orders up to 32 at once and for all rows at once.
 
-The exponentially weighted least-squares lattice with a-priori error feedback (Haykin, Adaptive Filter Theory, ch. "Order-recursive
-adaptive filters") gives the forecasts of recursive least squares with O(p) state and work instead of O(p²). Two remarks make it
-whole-array work without a loop over the stages:
+The exponentially weighted least-squares lattice with a-priori error feedback (Haykin, Adaptive Filter Theory, ch.
+"Order-recursive adaptive filters") gives the forecasts of recursive least squares with O(p) state and work instead of
+O(p²). Two remarks make it whole-array work without a loop over the stages:
 
 - the forward errors of all orders are one cumulative sum, x + Σ κᶠ_m b_{m-1};
-- the conversion factor obeys γ_m = γ_{m-1} · λB / (λB + γ_{m-1} b²), so its inverse is one too: 1/γ_m = 1 + Σ b_i² / (λ B_i).
+- the conversion factor obeys γ_m = γ_{m-1} · λB / (λB + γ_{m-1} b²), so its inverse is one too:
+  1/γ_m = 1 + Σ b_i² / (λ B_i).
 
-With a-priori backward errors b, energies F and B, and n the newest sample, for m = 1…p (all right-hand sides of n - 1 unless said):
+With a-priori backward errors b, energies F and B, and n the newest sample, for m = 1…p (all right-hand sides of n - 1
+unless said):
 
     f_m(n)   = f_{m-1}(n) + κᶠ_m b_{m-1}            f_0(n) = x(n)
     b_m(n)   = b_{m-1} + κᵇ_m f_{m-1}(n)            b_0(n) = x(n)
@@ -39,13 +41,15 @@ COLUMNS = {
     "inverse_gamma": Column((ORDER,), 1.0),
     "f_energy": Column((ORDER,)),
     "b_energy": Column((ORDER,)),
-    #: Σ_{i≤m} κᶠ_i b_{i-1} for each m: minus the forecasts of all orders, kept because the next sample's errors start with it.
+    #: Σ_{i≤m} κᶠ_i b_{i-1} for each m: minus the forecasts of all orders, kept because the next sample's errors start
+    #: with it.
     "prediction": Column((ORDER,)),
 }
 
 
-def update(state: dict[str, Array], y: Array) -> None:
-    """Take in one sample a row. `y`, shape (n,), float64, finite; the energies of a new row must have been set above zero."""
+def update(state: Mapping[str, Array], y: Array) -> None:
+    """Take in one sample a row. `y`, shape (n,), float64, finite; the energies of a new row must have been set above
+    zero."""
     kf, kb, b, inverse_gamma = state["kf"], state["kb"], state["b"], state["inverse_gamma"]
     f_energy, b_energy, prediction = state["f_energy"], state["b_energy"], state["prediction"]
     x = y[:, None]
@@ -85,7 +89,8 @@ def ahead(state: Mapping[str, Array], order: int, steps: int) -> Array:
 
 
 def roll(kf: Array, kb: Array, b: Array, prediction: Array, y: Array) -> tuple[Array, Array]:
-    """Backward errors and predictions after a sample `y`, shape (n,), that is not learnt from; all others of shape (n, order)."""
+    """Backward errors and predictions after a sample `y`, shape (n,), that is not learnt from; all others of shape
+    (n, order)."""
     f = np.empty_like(b)
     f[:, 0] = y
     f[:, 1:] = prediction[:, :-1] + y[:, None]

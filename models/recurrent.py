@@ -45,14 +45,14 @@ class Recurrent:
         """The forecasts, shape (n, horizon)."""
         window, count = state["window"], state["count"]
         if len(window) == 1 and horizon == 1 and state["fresh"].item() >= self.weights.window:
-            f = self.open.forecast(state["row"].item(), count.item(), window[0])
-            return self._output(f, moment.x, moment.s)[:, None]
+            said = self.open.forecast(state["row"].item(), count.item(), window[0])
+            return self._output(np.array([said]), moment.x, state)[:, None]
         if len(window) <= FEW:
             places = zip(state["row"].tolist(), count.tolist(), window, strict=True)
             f = np.array([self.open.forecast(row, number, inputs) for row, number, inputs in places])
         else:
             f = self.kernel.forward(window).astype(np.float64)
-        first = self._output(f, moment.x, moment.s)
+        first = self._output(f, moment.x, state)
         path = first[:, None] if horizon == 1 else self._roll_out(state, moment, first, horizon)
         path[state["fresh"] < self.weights.window] = np.nan
         return path
@@ -62,8 +62,9 @@ class Recurrent:
             return x[:, None]
         return channels if self.picked is None else channels[:, self.picked]
 
-    def _output(self, f: Array | float, x: Array, s: Array) -> Array:
-        return np.full(len(x), f) if self.weights.output == "value" else x + s * f
+    def _output(self, f: Array, x: Array, state: Mapping[str, Array]) -> Array:
+        # not the unit itself, which is 1 where nothing has moved yet: such a series is forecast to stay
+        return f if self.weights.output == "value" else x + np.sqrt(state["s2"]) * f
 
     def _roll_out(self, state: Mapping[str, Array], moment: Moment, first: Array, horizon: int) -> Array:
         """Each forecast enters window and lattice as if it had come; scales and coefficients stay as they are."""
@@ -84,5 +85,5 @@ class Recurrent:
             channels[:, 1] = np.clip((x - m) / sd, -LEVEL_CLIP, LEVEL_CLIP)
             window[:, :-1] = window[:, 1:]
             window[:, -1] = self._inputs(x, channels)
-            path[:, step] = self._output(self.kernel.forward(window).astype(np.float64), x, s)
+            path[:, step] = self._output(self.kernel.forward(window).astype(np.float64), x, state)
         return path

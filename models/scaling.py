@@ -1,12 +1,13 @@
 """Causal statistics of a series, one row each: where it is, how much it moves, between which bounds.
 
-`s` is the exponentially weighted rms of the first difference (half-life 128 samples): the unit in which everything else is
-measured. `m` and the variance `v` are the weighted mean and spread (half-life 512). `low` and `high` are an envelope that closes
-slowly; `centre` is a running median, around which linear prediction works. All means are plain means until as many samples have come as their memory is long, so they are right from the start.
-"""
+`s` is the exponentially weighted rms of the first difference (half-life 128 samples): the unit in which everything
+else is measured. `m` and the variance `v` are the weighted mean and spread (half-life 512). `low` and `high` are an
+envelope that closes slowly; `centre` is a running median, around which linear prediction works. All means are plain
+means until as many samples have come as their memory is long, so they are right from the start."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,8 @@ TRUSTED = 10
 PLAIN_MEAN = int(1.0 / LEVEL_RATE) + 1
 
 
-#: The running median moves by this many sd times its rate a sample; 1.25 sd is about the distance in which half of a bell's samples lie.
+#: The running median moves by this many sd times its rate a sample; 1.25 sd is about the distance in which half of a
+#: bell's samples lie.
 CENTRE_STEP = 2.5
 CENTRE_RATE = 1.0 / 1000.0
 
@@ -65,7 +67,8 @@ class Scale(NamedTuple):
 
 
 def update(state: dict[str, Array], x: Array) -> Scale:
-    """Take in one sample a row. `x`, shape (n,), float64, finite. The variance is West's weighted one (CACM 22(9), 1979)."""
+    """Take in one sample a row. `x`, shape (n,), float64, finite. The variance is West's weighted one (CACM 22(9),
+    1979)."""
     count, s2, m, v = state["count"], state["s2"], state["m"], state["v"]
     youngest = int(count.min())
     if youngest == 0:
@@ -99,7 +102,8 @@ def update(state: dict[str, Array], x: Array) -> Scale:
     v *= 1.0 - weight
     v += deviation
     s, sd = np.sqrt(s2), np.sqrt(v)
-    # the centre takes a step of the same size towards each sample, whatever its distance: it stays where half of them are on either side
+    # the centre takes a step of the same size towards each sample, whatever its distance: it stays where half of them
+    # are on either side
     step = np.sign(tame - state["centre"])
     step *= sd
     step *= CENTRE_STEP * np.maximum(CENTRE_RATE, 1.0 / count)
@@ -110,20 +114,23 @@ def update(state: dict[str, Array], x: Array) -> Scale:
 
 
 def _envelope(state: dict[str, Array], x: Array, youngest: int) -> Array:
-    """Close the envelope a little towards the mean, open it for `x`, at most by its own width; return `x` held within that."""
+    """Close the envelope a little towards the mean, open it for `x`, at most by its own width; return `x` held within
+    that."""
     low, high, m = state["low"], state["high"], state["m"]
     width = high - low
     width[width == 0.0] = np.inf
     if youngest < TRUSTED:
         width[state["count"] <= TRUSTED] = np.inf
-    tame = np.minimum(np.maximum(x, low - width), high + width)
+    tame: Array = np.minimum(np.maximum(x, low - width), high + width)
     np.minimum(low + LEVEL_RATE * (m - low), tame, out=low)
     np.maximum(high + LEVEL_RATE * (m - high), tame, out=high)
     return tame
 
 
-def within_range(state: dict[str, Array], forecast: Array) -> Array:
-    """`forecast`, shape (n,), held within the envelope and a fifth of its width: a linear forecaster that went astray stays near."""
+def within_range(state: Mapping[str, Array], forecast: Array) -> Array:
+    """`forecast`, shape (n,), held within the envelope and a fifth of its width: a linear forecaster that went astray
+    stays near."""
     low, high = state["low"], state["high"]
     margin = 0.2 * (high - low)
-    return np.minimum(np.maximum(forecast, low - margin), high + margin)
+    held: Array = np.minimum(np.maximum(forecast, low - margin), high + margin)
+    return held

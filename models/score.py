@@ -1,8 +1,7 @@
 """How good the forecasts were: prequential errors and coverage per series, step ahead and source, with forgetting.
 
-Each forecast is scored once, when its target arrives. A mean forgets with a half-life of 1,000 samples and is a plain mean until then.
-Errors are `y_pred - y`.
-"""
+Each forecast is scored once, when its target arrives. A mean forgets with a half-life of 1,000 samples and is a plain
+mean until then. Errors are `y_pred - y`."""
 
 from __future__ import annotations
 
@@ -30,11 +29,12 @@ def columns(horizon: int, sources: int, levels: int) -> dict[str, Column]:
 
 
 def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, miss_rates: Array) -> None:
-    """Score `error`, y_pred - y, shape (n, H, S), finite, and the published half-widths around the blend, `width`, shape (n, H, L).
+    """Score `error`, y_pred - y, shape (n, H, S), finite, and the published half-widths around the blend, `width`,
+    shape (n, H, L).
 
-    `made`, shape (n, H, S), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level. The interval score of level
-    1 - a is its width plus 2/a times the distance by which it was missed (Gneiting & Raftery 2007, eq. 43).
-    """
+    `made`, shape (n, H, S), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
+    The interval score of level 1 - a is its width plus 2/a times the distance by which it was missed (Gneiting &
+    Raftery 2007, eq. 43)."""
     size = np.abs(error)
     terms = np.empty((*error.shape, 3))
     terms[..., 0] = size
@@ -58,7 +58,9 @@ def _average(means: Array, count: Array, terms: Array, made: Array) -> None:
 
 
 def skill(errors: Array, naive: int = 1) -> Array:
-    """1 - rmse / rmse of the source `naive`, shape (..., S), out of `errors`, shape (..., S, 3). NaN where the naive error is zero."""
+    """1 - rmse / rmse of the source `naive`, shape (..., S), out of `errors`, shape (..., S, 3). NaN where the naive
+    error is zero."""
     rmse = np.sqrt(errors[..., 1])
     reference = rmse[..., naive : naive + 1]
-    return 1.0 - np.divide(rmse, reference, out=np.full(rmse.shape, np.nan), where=reference > 0.0)
+    skill: Array = 1.0 - np.divide(rmse, reference, out=np.full(rmse.shape, np.nan), where=reference > 0.0)
+    return skill

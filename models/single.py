@@ -1,9 +1,10 @@
-"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal` and `blend` without the price of an array call.
+"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal` and `blend` without
+the price of an array call.
 
-A quiet stream brings one sample at a time, and then a step of the array forms is a few hundred calls that each do one number's work. These
-functions do the same work on the same state (the views of one row) one step ahead, in a quarter of the time. `tests/test_single.py` holds them to the array
-forms, and with them the equations can be read one number at a time.
-"""
+A quiet stream brings one sample at a time, and then a step of the array forms is a few hundred calls that each do one
+number's work. These functions do the same work on the same state (the views of one row) one step ahead, in a quarter
+of the time. `tests/test_single.py` holds them to the array forms, and with them the equations can be read one number
+at a time."""
 
 from __future__ import annotations
 
@@ -84,9 +85,7 @@ def aggregate(state: State, experts: list[float], awake: list[float]) -> tuple[f
 
 
 def _shares(regret: list[float], square: list[float], bound: float, awake: list[float]) -> list[float]:
-    shares = [
-        max(r, 0.0) / (bound + q or 1.0) * up for r, q, up in zip(regret, square, awake, strict=True)
-    ]
+    shares = [max(r, 0.0) / (bound + q or 1.0) * up for r, q, up in zip(regret, square, awake, strict=True)]
     total = sum(shares)
     if total == 0.0:
         shares, total = awake, sum(awake)
@@ -94,7 +93,8 @@ def _shares(regret: list[float], square: list[float], bound: float, awake: list[
 
 
 def learn(state: State, error: list[float], made: list[float]) -> None:
-    """`blend.update` for one row: `error` of the blend, the K experts and level one; `made` of the blend, which must be 1, and the experts."""
+    """`blend.update` for one row: `error` of the blend, the K experts and level one; `made` of the blend, which must
+    be 1, and the experts."""
     kinds = len(made) - 1
     naive, scale = error[1], state["blend_scale"].item()
     square = naive * naive
@@ -141,7 +141,7 @@ def _learn_second(state: State, z: list[float]) -> None:
 
 def sigma(state: State) -> float:
     """`conformal.sigma` for one row."""
-    short, medium, long = state["residual_means"].ravel().tolist()
+    short, medium, long = map(float, state["residual_means"].ravel())
     return (short + medium) * 0.5 + conformal.LONG_SHARE * long
 
 

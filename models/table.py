@@ -1,8 +1,7 @@
 """The state of all series: one row a series, one NumPy array a column.
 
-The pipeline alone mutates a table, between two steps; whoever else wants a number copies it. A second writer would tear rows
-apart, since a step holds views of them.
-"""
+The pipeline alone mutates a table, between two steps; whoever else wants a number copies it. A second writer would
+tear rows apart, since a step holds views of them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from forecastd.models import blend
 from forecastd.models.table import Array, Table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from forecastd.daemon import cadence
 from forecastd.models.table import Array, Table
 

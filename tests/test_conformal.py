@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from forecastd.models import conformal
 from forecastd.models.table import Array, Table
 
@@ -46,7 +47,9 @@ def test_the_mean_of_misses_is_what_the_telescoping_sum_says() -> None:
     """mean(miss) - a = (l_T - l_0) / (0.1 T): no assumption about the data, so it holds to rounding."""
     inside, state = cover(noise("heavy"))
     moved = state["log_width"][0, 0] - np.log(2.0)
-    np.testing.assert_allclose((~inside).mean(axis=0) - (1.0 - LEVELS), moved / (conformal.STEP * len(inside)), atol=1e-12)
+    np.testing.assert_allclose(
+        (~inside).mean(axis=0) - (1.0 - LEVELS), moved / (conformal.STEP * len(inside)), atol=1e-12
+    )
 
 
 def test_a_row_without_a_due_forecast_stays_as_it_is() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from forecastd.models import channels, ensemble
 from forecastd.models.expert import Expert
 from forecastd.models.table import Array, Column, Table
@@ -65,7 +66,9 @@ def test_a_forecast_has_a_row_for_each_sample_and_a_column_for_each_step(name: s
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 @pytest.mark.parametrize("offset", [0.0, 1e12])
-def test_whatever_the_level_and_scale_the_forecasts_are_finite_or_absent(name: str, scale: float, offset: float) -> None:
+def test_whatever_the_level_and_scale_the_forecasts_are_finite_or_absent(
+    name: str, scale: float, offset: float
+) -> None:
     alone = Alone(make(name), 4)
     for x in signals(4) * scale + offset:
         assert not np.isinf(alone.step(x)).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from forecastd.models import lattice
 from forecastd.models.table import Array, Table
 
@@ -58,8 +59,9 @@ def test_one_row_alone_forecasts_as_it_does_among_others() -> None:
 
 
 def test_the_path_ahead_continues_a_tone() -> None:
-    """Twelve steps follow it to the ripple of the coefficients: each is a least-squares fit to the last thousand samples by itself, and
-    those hold no whole number of periods, so frozen ones are right to about one in a hundred."""
+    """Twelve steps follow it to the ripple of the coefficients: each is a least-squares fit to the last thousand
+    samples by itself, and those hold no whole number of periods, so frozen ones are right to about one in a
+    hundred."""
     state = table(1, 1e-9)
     wave = np.sin(np.arange(3000) * 0.3)
     for y in wave[:2900]:

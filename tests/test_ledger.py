@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from forecastd.daemon.batch import Parcel
 from forecastd.daemon.ledger import Ledger
 

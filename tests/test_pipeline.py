@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forecastd.daemon.batch import Batch, Effects, Parcel, Reply
-from forecastd.daemon.pipeline import Pipeline
-from forecastd.daemon.settings import Limits, Settings
-from forecastd.models.table import Array
-from forecastd.models.weights import Weights
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+
+from forecastd.daemon.batch import Batch, Effects, Parcel, Reply
+from forecastd.daemon.pipeline import Pipeline
+from forecastd.daemon.settings import Limits, Settings
+from forecastd.daemon.standings import standings
+from forecastd.models.table import Array
+from forecastd.models.weights import Weights
 
 NOW = 1.7e9
 
@@ -55,7 +57,7 @@ def test_each_forecast_is_scored_against_the_sample_it_was_made_for() -> None:
     core = pipeline(horizon=3, experts=("naive",))
     values = np.arange(200.0) ** 2
     feed(core, values)
-    board = core.scoreboard(NOW)
+    board = standings(core, NOW)
     for ahead in (1, 2, 3):
         # naive, made from sample t for t + ahead: y_pred - y = t² - (t + ahead)²; the first was made at sample 9
         errors = np.array([t**2 - (t + ahead) ** 2 for t in range(9, 200 - ahead)], float)
@@ -68,7 +70,7 @@ def test_each_forecast_is_scored_against_the_sample_it_was_made_for() -> None:
 def test_an_error_is_what_was_predicted_minus_what_came() -> None:
     core = pipeline(experts=("naive",))
     feed(core, np.arange(50.0))
-    board = core.scoreboard(NOW)
+    board = standings(core, NOW)
     assert board.columns["bias"][0, 0, 1] == -1.0
 
 
@@ -133,7 +135,9 @@ def test_a_bad_sample_is_refused_by_name_and_the_next_good_one_is_forecast(
 
 def test_one_bad_sample_of_many_leaves_the_others() -> None:
     core = pipeline()
-    effects = core.step(batch(["a", "b", "c"], [1.0, np.nan, 3.0], peer=b"p", producer="plc", seq=5, lossless=False), NOW)
+    effects = core.step(
+        batch(["a", "b", "c"], [1.0, np.nan, 3.0], peer=b"p", producer="plc", seq=5, lossless=False), NOW
+    )
     assert effects.forecasts[0].series == ["a", "c"]
     assert Reply(b"p", refused="nonfinite", seq=6) in effects.replies
 
@@ -150,7 +154,9 @@ def test_a_repeated_seq_is_acknowledged_again_and_changes_nothing() -> None:
 
 def test_a_message_that_could_not_be_read_is_told_and_does_not_hold_up_the_next() -> None:
     core = pipeline()
-    unread = Batch([], np.empty(0), np.empty(0), [Parcel(0, 0, b"p", True, "plc", 0, 1, "malformed", 1)], {"malformed": 1})
+    unread = Batch(
+        [], np.empty(0), np.empty(0), [Parcel(0, 0, b"p", True, "plc", 0, 1, "malformed", 1)], {"malformed": 1}
+    )
     assert core.step(unread, NOW).replies == [Reply(b"p", ack=1), Reply(b"p", refused="malformed", seq=1)]
     effects = core.step(batch(["a"], [1.0], peer=b"p", lossless=True, producer="plc", seq=2), NOW)
     assert effects.replies == [Reply(b"p", ack=2)]
@@ -168,7 +174,7 @@ def test_a_short_gap_is_bridged_and_widens_the_interval() -> None:
     before = feed(core, wave)[-1].forecasts[0]
     after = core.step(batch(["a"], [np.sin(103 / 3)], [NOW - 1e6 + 103]), NOW).forecasts[0]
     assert after.ready[0]
-    board = core.scoreboard(NOW)
+    board = standings(core, NOW)
     assert board.columns["gaps"][0] == 1
     assert core.samples == 101  # nothing invented is counted
     assert core.forecaster.table["count"][0] == 104
@@ -214,7 +220,7 @@ def test_whatever_comes_in_no_published_number_is_infinite(values: list[float], 
                 assert np.isfinite(numbers).all()
             assert not np.isinf(forecasts.experts).any()
     feed(core, np.sin(np.arange(30.0)), start=NOW - 1e6 + 130.0)
-    board = core.scoreboard(NOW)
+    board = standings(core, NOW)
     assert not any(np.isinf(column).any() for column in board.columns.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from forecastd.models import scaling
 from forecastd.models.table import Array, Table
 

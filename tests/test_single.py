@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from forecastd.models import ensemble
 from forecastd.models.forecaster import Forecaster
 from forecastd.models.table import Array
@@ -25,13 +26,13 @@ def forecaster() -> Forecaster:
 
 
 SIGNALS: dict[str, Callable[[np.random.Generator], Array]] = {
-    "wave": lambda random: np.sin(np.arange(1500) / 7) + random.normal(0, 0.1, 1500),
-    "walk": lambda random: 1e6 + random.normal(size=1500).cumsum(),
-    "heavy tails": lambda random: random.standard_t(1.5, 1500),
-    "flat, then not": lambda random: np.where(np.arange(1500) < 300, 5.0, random.normal(size=1500)),
-    "counts": lambda random: random.poisson(0.3, 1500).astype(float),
-    "tiny": lambda random: random.normal(size=1500) * 1e-12,
-    "spike": lambda random: np.where(np.arange(1500) == 700, 1e4, random.normal(size=1500)),
+    "wave": lambda random: np.sin(np.arange(800) / 7) + random.normal(0, 0.1, 800),
+    "walk": lambda random: 1e6 + random.normal(size=800).cumsum(),
+    "heavy tails": lambda random: random.standard_t(1.5, 800),
+    "flat, then not": lambda random: np.where(np.arange(800) < 300, 5.0, random.normal(size=800)),
+    "counts": lambda random: random.poisson(0.3, 800).astype(float),
+    "tiny": lambda random: random.normal(size=800) * 1e-12,
+    "spike": lambda random: np.where(np.arange(800) == 700, 1e4, random.normal(size=800)),
 }
 
 

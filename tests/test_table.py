@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from forecastd.models.table import Column, Table
 
 COLUMNS = {"a": Column(), "b": Column((2,), 7.0), "n": Column(dtype=np.int64)}
