@@ -28,15 +28,17 @@ class Admission:
         self.rows: dict[str, int] = {}
         self.refused: Counter[str] = Counter()
 
-    def rows_of(self, batch: Batch, now: float) -> tuple[NDArray[np.intp], list[Reply]]:
-        """The row of each sample of `batch`, -1 where it is not taken, and the replies due for the numbered ones.
+    def rows_of(self, batch: Batch, now: float) -> tuple[NDArray[np.intp], list[Reply], list[Reply]]:
+        """The row of each sample of `batch`, negative where it is not taken; the refusals to be told, and the
+        acknowledgements.
 
         Known series keep their row, new ones get the next. Lateness is for the caller to see: it depends on the
-        samples before."""
+        samples before. What is refused is told before the acknowledgement that covers it.
+        """
         if batch.refused:
             self.refused.update(batch.refused)
         row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
-        replies = self._sequence(batch, row)
+        replies, acks = self._sequence(batch, row)
         time, limit = batch.time, now + self.limits.future_s
         sound = np.abs(batch.value) <= VALUE_MAX
         # no comparison holds for a time that was not given
@@ -52,7 +54,7 @@ class Admission:
                 taken &= ~bad
         if int(row.min(initial=0)) < 0:
             self._enter_all(batch, row, replies)
-        return row, replies
+        return row, replies, acks
 
     def _enter_all(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply]) -> None:
         """Give new series their rows."""
@@ -87,7 +89,7 @@ class Admission:
         self.names.append(name)
         return self.rows[name]
 
-    def _sequence(self, batch: Batch, row: NDArray[np.intp]) -> list[Reply]:
+    def _sequence(self, batch: Batch, row: NDArray[np.intp]) -> tuple[list[Reply], list[Reply]]:
         """Mark samples that were seen before, or come too early, with -2; acknowledge what each producer is past."""
         acks: dict[tuple[bytes, str], int] = {}
         replies = []
@@ -106,7 +108,7 @@ class Admission:
                 self.refused["duplicate"] += account.duplicates - seen
             if parcel.peer:
                 acks[parcel.peer, parcel.producer] = account.seq
-        return [*(Reply(peer, ack=seq) for (peer, _), seq in acks.items()), *replies]
+        return replies, [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
 
 
 def _is_name(name: str, size_max: int) -> bool:

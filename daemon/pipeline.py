@@ -55,7 +55,7 @@ class Pipeline:
 
         `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN
         does not run again."""
-        row, replies = self.admission.rows_of(batch, now)
+        row, replies, acks = self.admission.rows_of(batch, now)
         effects = Effects(row >= 0, replies=replies)
         self.forecaster.recorded = effects.recorded
         self.forecaster.replayed.extend(recorded)
@@ -70,6 +70,7 @@ class Pipeline:
             elif len(places):
                 effects.forecasts.append(self._round(batch, row[places], places, now))
         effects.taken = row >= 0  # lateness shows in the rounds
+        effects.replies += acks
         return effects
 
     def score(self) -> None:

@@ -129,7 +129,7 @@ def test_a_bad_sample_is_refused_by_name_and_the_next_good_one_is_forecast(
     effects = core.step(batch([name], [value], [time], peer=b"p", producer="plc", seq=1), NOW)
     assert core.admission.refused == {reason: 1}
     assert effects.forecasts == []
-    assert effects.replies == [Reply(b"p", ack=1), Reply(b"p", refused=reason, seq=1)]
+    assert effects.replies == [Reply(b"p", refused=reason, seq=1), Reply(b"p", ack=1)]
     assert len(core.step(batch(["a"], [2.0], [NOW]), NOW).forecasts) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_message_that_could_not_be_read_is_told_and_does_not_hold_up_the_next(
     unread = Batch(
         [], np.empty(0), np.empty(0), [Parcel(0, 0, b"p", True, "plc", 0, 1, "malformed", 1)], {"malformed": 1}
     )
-    assert core.step(unread, NOW).replies == [Reply(b"p", ack=1), Reply(b"p", refused="malformed", seq=1)]
+    assert core.step(unread, NOW).replies == [Reply(b"p", refused="malformed", seq=1), Reply(b"p", ack=1)]
     effects = core.step(batch(["a"], [1.0], peer=b"p", lossless=True, producer="plc", seq=2), NOW)
     assert effects.replies == [Reply(b"p", ack=2)]
     assert effects.taken.tolist() == [True]
