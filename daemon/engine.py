@@ -184,7 +184,7 @@ def _signals(stop: Any) -> int:
 
 def load_model(settings: Settings) -> Checkpoint | None:
     """The shared model the settings name, where an expert needs one; ValueError when there is none of that name."""
-    return checkpoint.load(settings.model) if "rnn" in settings.experts else None
+    return checkpoint.serving(settings.model, settings.experts, settings.horizon)
 
 
 def open_state(settings: Settings) -> Kept:

@@ -18,6 +18,8 @@ from .batch import Floats
 NAN = math.nan
 #: Characters of a number as text. Every float64 fits into 25, and a longer text costs time quadratic in its length.
 NUMBER_BYTES_MAX = 64
+#: Digits of an integer that is finite as a float64.
+DIGITS_MAX = 310
 #: Bytes of the column headers that are kept decoded (their names take some ten times that). A producer of columns
 #: whose header has neither `seq` nor `time0` sends the same one again and again.
 HEADER_BYTES_MAX = 1 << 20
@@ -134,8 +136,15 @@ def loosely(frame: bytes, error: Exception) -> Any:
     if isinstance(error, RecursionError):
         raise error
     if b"NaN" in frame or b"Infinity" in frame or "out of range" in str(error):
-        return json.loads(frame)
+        return json.loads(frame, parse_int=_integer)
     return msgspec.json.decode(frame)
+
+
+def _integer(text: str) -> float:
+    """An integer that no field can take becomes a float, infinite in the end, so that it is refused by its size."""
+    if len(text) < DIGITS_MAX:
+        return int(text) if len(text) < 20 else float(text)
+    return math.inf
 
 
 def numbered(read: Callable[[Any], Numbered], payload: Any) -> Numbered | None:

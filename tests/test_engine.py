@@ -353,8 +353,8 @@ def test_the_process_reports_its_sockets_that_it_is_ready_and_that_it_works(star
         "publish",
         "board",
     ]
-    first, second = process.line()["beat"], process.line()["beat"]
-    assert 0.9 < second - first < 10
+    beats = [process.line()["beat"] for _ in range(3)]
+    assert 0.9 < beats[2] - beats[1] < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -76,6 +76,7 @@ def test_a_number_that_is_not_finite_is_left_to_the_pipeline_to_refuse() -> None
         [b'{"series":"a","value":null}'],
         [b'{"series":"a","value":-Infinity}'],
     ]
+    written += [[b'{"series":"a","value":1' + b"0" * digits + b"}"] for digits in (400, 100_000)]
     batch = taken(*written)
     assert not np.isfinite(batch.value).any()
     assert len(batch) == len(written)
