@@ -24,8 +24,8 @@ check: $(READY) ## what must be green before a change lands: style, types, impor
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY) ## how fast it is on this machine, as a table
-	$(BIN)/forecastd bench $(ARGS)
+bench: $(READY) ## how fast it is on this machine, written to docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-accuracy: $(READY) ## how well it forecasts, written to docs/accuracy.md
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -75,5 +76,5 @@ def test_every_requirement_has_its_pin() -> None:
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[\w.!+]+", line)] == []
     assert lines == sorted(lines)
     pinned = {line.partition("==")[0] for line in lines}
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
     assert {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in wanted} <= pinned
