@@ -50,7 +50,9 @@ class Engine:
         self.durations = Histogram()
         self.failures = 0
         self.stopping = False
+        # When messages came and how many samples there were then, and how many of those have been through the pipeline.
         self._marks: list[tuple[float, int]] = []
+        self._taken = 0
         self._tick_at = 0.0
         self._wakeup = _signals(self._stop)
         self._written = keeper.fileno()
@@ -62,7 +64,7 @@ class Engine:
         """Start, loop, drain."""
         self.parent.report(ready=True, beat=time.monotonic())
         while not self.stopping:
-            ready = self.transport.wait(self._tick_at - time.monotonic())
+            ready = self.transport.wait(0.0 if self.inbox.unfinished else self._tick_at - time.monotonic())
             self.turn(ready)
             self.hear(ready)
             self.tick()
@@ -96,7 +98,7 @@ class Engine:
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
-            self.inbox.pace(len(batch), spent_s)
+            self.inbox.pace(len(effects.forecasts), spent_s)
             # What is to be said may promise that nothing is lost: the keeper says when.
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
@@ -106,7 +108,10 @@ class Engine:
             log.exception("a batch of %d samples failed and is lost", len(batch))
             self.failures += 1
             self.keeper.lose()
-        self._marks.clear()
+        self._taken += len(batch)
+        if not self.inbox.unfinished:
+            self._marks.clear()
+            self._taken = 0
         return True
 
     def answer(self, replies: list[Reply]) -> None:
@@ -129,12 +134,12 @@ class Engine:
     def observe(self, published: int) -> None:
         """Counts how long each forecast took, from receiving its sample to having published it."""
         now = time.perf_counter()
-        if published == 1:
+        if published == 1 and not self._taken:
             self.durations.observe(now - self._marks[0][0])
         elif published:
             received, sizes = (np.array(column, float) for column in zip(*self._marks, strict=True))
             # Refused samples have no forecast: the count stops where the forecasts do.
-            shares = np.diff(np.minimum(sizes, published), prepend=0.0)
+            shares = np.diff(np.clip(sizes - self._taken, 0, published), prepend=0.0)
             self.durations.observe_all(now - received, shares)
 
     def tick(self) -> None:
