@@ -53,6 +53,8 @@ while True:
         say(beat=time.monotonic())
     line = sys.stdin.readline() if "reading" in manner else time.sleep(0.1)
     if line == "":
+        break  # the supervisor is gone
+    if line == "":
         end()
     elif line:
         note.write(line)
