@@ -25,6 +25,7 @@ from .child import Parent
 from .disk import Failed
 from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
+from .portion import Portions
 from .settings import Settings
 from .standings import standings
 from .transport import EndpointError, Transport
@@ -47,6 +48,7 @@ class Engine:
         self.pipeline = keeper.pipeline
         self.parent = parent
         self.inbox = Inbox(settings.limits)
+        self.portions = Portions()
         self.durations = Histogram()
         self.failures = 0
         self.stopping = False
@@ -64,7 +66,7 @@ class Engine:
         """Start, loop, drain."""
         self.parent.report(ready=True, beat=time.monotonic())
         while not self.stopping:
-            ready = self.transport.wait(0.0 if self.inbox.unfinished else self._tick_at - time.monotonic())
+            ready = self.transport.wait(0.0 if self.portions else self._tick_at - time.monotonic())
             self.turn(ready)
             self.hear(ready)
             self.tick()
@@ -88,17 +90,19 @@ class Engine:
 
     def turn(self, ready: list[Any] | None = None) -> bool:
         """Takes what has arrived through the pipeline once, and sends what comes out; false if nothing had arrived."""
-        self.transport.receive(self.inbox, self._marks, ready)
-        if not self.inbox:
-            return False
-        batch = self.inbox.take()
+        if not self.portions:
+            self.transport.receive(self.inbox, self._marks, ready)
+            if not self.inbox:
+                return False
+            self.portions.put(self.inbox.take())
+        batch = self.portions.take()
         try:
             now, began = time.time(), time.perf_counter()
             effects = self.pipeline.step(batch, now)
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
-            self.inbox.pace(len(effects.forecasts), spent_s)
+            self.portions.pace(len(effects.forecasts), spent_s)
             # What is to be said may promise that nothing is lost: the keeper says when.
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
@@ -109,7 +113,7 @@ class Engine:
             self.failures += 1
             self.keeper.lose()
         self._taken += len(batch)
-        if not self.inbox.unfinished:
+        if not self.portions:
             self._marks.clear()
             self._taken = 0
         return True

@@ -7,7 +7,6 @@ refused by name and counted, and never raises. `docs/protocol.md` shows every pa
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import chain
@@ -19,10 +18,6 @@ from . import payload
 from .batch import Batch, Floats, Forecasts, Parcel, Reply
 from .payload import NAN, Headers, Numbered, Sample
 from .settings import Limits
-
-#: Seconds a step should last at most, for the sake of those who wait and of the heartbeat; and how many samples of one
-#: series it is given at first, and at most.
-STEP_S, ROUNDS, ROUNDS_MAX = 0.1, 1_000, 2_000
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -45,8 +40,6 @@ class Inbox:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._rounds = ROUNDS
-        self._rest: Batch | None = None
         self._headers = Headers()
         self._clear()
 
@@ -66,25 +59,12 @@ class Inbox:
         self._next = 0
 
     def __bool__(self) -> bool:
-        return bool(self.size or self.refused or self._rest)
+        return bool(self.size or self.refused)
 
     @property
     def room(self) -> int:
-        """Samples still to be taken into this batch; a message is never refused for it, so it may go negative."""
-        return 0 if self._rest else self.limits.batch_samples - self.size
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether a part of what was received together is still to be taken."""
-        return self._rest is not None
-
-    def pace(self, rounds: int, seconds: float) -> None:
-        """Learns from a step how many samples of one series fit into one. Each costs a round of its own, a hundred
-        times what it costs beside others, so a bound on samples alone would let a step last for ever."""
-        if seconds > STEP_S:
-            self._rounds = max(int(rounds * STEP_S / seconds), 1)
-        elif rounds >= self._rounds:
-            self._rounds = min(2 * self._rounds, ROUNDS_MAX)
+        """Samples still to be taken into this batch; a message is never split, so it may go negative."""
+        return self.limits.batch_samples - self.size
 
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message: its payload frames, without identity and delimiter."""
@@ -120,16 +100,7 @@ class Inbox:
         self._next = -1
 
     def take(self) -> Batch:
-        """The batch so far, or as much of it as fits into a step; what is left comes with the next calls. `value` and
-        `time` may be read-only views of frames."""
-        batch = self._rest or self._whole()
-        end = self._end(batch.series)
-        self._rest = None
-        if end < len(batch):
-            batch, self._rest = _split(batch, end)
-        return batch
-
-    def _whole(self) -> Batch:
+        """The batch so far; the inbox is empty afterwards. `value` and `time` may be read-only views of frames."""
         self._close()
         if self._blocks:
             self._flush()
@@ -143,19 +114,6 @@ class Inbox:
         batch = Batch(series, value, time, self._parcels, self.refused)
         self._clear()
         return batch
-
-    def _end(self, series: list[str]) -> int:
-        """How many samples from the front on have none of their series more often than a step has rounds."""
-        rounds = self._rounds
-        if len(series) <= rounds or max(Counter(series).values()) <= rounds:
-            return len(series)
-        seen: dict[str, int] = {}
-        for place, name in enumerate(series):
-            times = seen.get(name, 0)
-            if times == rounds:
-                return place
-            seen[name] = times + 1
-        return len(series)
 
     # ---- payloads
 
@@ -266,24 +224,6 @@ class Inbox:
         if self._value:
             self._blocks.append((self._series, np.array(self._value), np.array(self._time)))
             self._series, self._value, self._time = [], [], []
-
-
-def _split(batch: Batch, at: int) -> tuple[Batch, Batch]:
-    """The batch as two, the second from sample `at` on; so are the parcels that lie across it."""
-    front, back = [], []
-    for p in batch.parcels:
-        if p.stop <= at:
-            front.append(p)
-        elif p.start >= at:
-            back.append(p._replace(start=p.start - at, stop=p.stop - at))
-        else:
-            front.append(p._replace(stop=at))
-            seq = p.seq + at - p.start if p.seq else 0
-            back.append(p._replace(start=0, stop=p.stop - at, seq=seq))
-    return (
-        Batch(batch.series[:at], batch.value[:at], batch.time[:at], front, batch.refused),
-        Batch(batch.series[at:], batch.value[at:], batch.time[at:], back),
-    )
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from forecastd.daemon.batch import REASONS, Batch, Forecasts, Parcel, Reply
 from forecastd.daemon.settings import Limits
-from forecastd.daemon.wire import ROUNDS, ROUNDS_MAX, STEP_S, Inbox, Origin, encode_forecasts, encode_reply
+from forecastd.daemon.wire import Inbox, Origin, encode_forecasts, encode_reply
 
 PROTOCOL = (Path(__file__).resolve().parent.parent / "docs" / "protocol.md").read_text()
 DEALER = Origin(b"\0\0plc", True, "plc")
@@ -346,78 +346,6 @@ def test_no_bytes_at_all_raise(messages: list[list[bytes]]) -> None:
     edges = [edge for parcel in batch.parcels for edge in (parcel.start, parcel.stop)]
     assert edges[1:-1:2] == edges[2::2]
     assert (edges[0], edges[-1]) == (0, len(batch)) if edges else len(batch) == 0
-
-
-# ---- the pace
-
-
-def parts(inbox: Inbox) -> list[Batch]:
-    batches = [inbox.take()]
-    while inbox.unfinished:
-        assert inbox and inbox.room == 0, "nothing is received before the rest is taken"
-        batches.append(inbox.take())
-    assert not inbox
-    return batches
-
-
-def test_many_samples_of_one_series_are_dealt_out_over_several_steps() -> None:
-    """In order, with their numbers, and refusals counted once; so no message can make a step last for ever."""
-    inbox = Inbox(Limits())
-    inbox.add([b'{"series":"first","value":-1}'], DEALER)
-    inbox.add([header(series="a", seq=5, time0=0.0, step=1.0), floats(*range(2 * ROUNDS + 7))], DEALER)
-    inbox.refuse("oversize")
-    inbox.add([b'{"series":"last","value":-2}'], DEALER)
-    batches = parts(inbox)
-    assert [len(batch) for batch in batches] == [ROUNDS + 1, ROUNDS, 8]
-    assert [name for batch in batches for name in batch.series] == ["first", *["a"] * (2 * ROUNDS + 7), "last"]
-    assert np.concatenate([batch.value for batch in batches]).tolist() == [-1, *range(2 * ROUNDS + 7), -2]
-    assert [batch.refused for batch in batches] == [{"oversize": 1}, {}, {}]
-    assert [[(p.start, p.stop, p.seq, p.producer) for p in batch.parcels] for batch in batches] == [
-        [(0, 1, 0, ""), (1, ROUNDS + 1, 5, "plc")],
-        [(0, ROUNDS, 5 + ROUNDS, "plc")],
-        [(0, 7, 5 + 2 * ROUNDS, "plc"), (7, 8, 0, "")],
-    ]
-
-
-def test_as_many_samples_of_many_series_are_one_step() -> None:
-    """They cost one round, whatever their number."""
-    inbox = Inbox(Limits())
-    names = [str(n) for n in range(20 * ROUNDS)]
-    inbox.add([header(series=names), floats(*range(20 * ROUNDS))])
-    assert [len(batch) for batch in parts(inbox)] == [20 * ROUNDS]
-
-
-def test_a_refused_number_at_the_cut_is_in_one_part() -> None:
-    """A parcel without samples is told once."""
-    inbox = Inbox(Limits())
-    inbox.add([header(series="a", seq=1), floats(*range(ROUNDS))], DEALER)
-    inbox.add([b'{"series":"a","seq":%d}' % (ROUNDS + 1)], DEALER)
-    inbox.add([header(series="a", seq=ROUNDS + 2), floats(*range(ROUNDS))], DEALER)
-    batches = parts(inbox)
-    assert [p.seq for batch in batches for p in batch.parcels] == [1, ROUNDS + 1, ROUNDS + 2]
-    assert sum(bool(p.refused) for batch in batches for p in batch.parcels) == 1
-
-
-def test_a_step_that_took_long_makes_the_next_ones_shorter_and_short_ones_make_them_longer_again() -> None:
-    """How long a round takes is not known beforehand."""
-    inbox = Inbox(Limits())
-
-    def first(samples: int = 3 * ROUNDS_MAX) -> int:
-        inbox.add([header(series="a"), floats(*range(samples))])
-        return len(parts(inbox)[0])
-
-    assert first() == ROUNDS
-    inbox.pace(ROUNDS, 10 * STEP_S)
-    assert first() == ROUNDS // 10
-    inbox.pace(ROUNDS // 10 - 1, STEP_S / 2)
-    assert first() == ROUNDS // 10, "a step that was not full says nothing of what would fit"
-    inbox.pace(ROUNDS // 10, STEP_S / 2)
-    assert first() == ROUNDS // 5
-    for _ in range(20):
-        inbox.pace(ROUNDS_MAX, STEP_S / 2)
-    assert first() == ROUNDS_MAX
-    inbox.pace(1, 100 * STEP_S)
-    assert first(3) == 1
 
 
 # ---- on the way out
