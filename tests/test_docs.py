@@ -23,6 +23,18 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    """By following links, from page to page."""
+    found, coming = set(), [ROOT / "README.md"]
+    while coming:
+        page = coming.pop()
+        if page not in found and page.suffix == ".md" and page.exists():
+            found.add(page)
+            links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+            coming.extend((page.parent / link).resolve() for link in links)
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in found] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_the_files_a_page_names_exist(page: Path) -> None:
     """`daemon/batch.py` in a page is a file of this checkout."""
