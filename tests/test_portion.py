@@ -14,7 +14,7 @@ def batch(series: list[str], *parcels: Parcel, **refused: int) -> Batch:
 
 
 def portions(whole: Batch, dealer: Portions | None = None) -> list[Batch]:
-    dealer = dealer or Portions()
+    dealer = Portions() if dealer is None else dealer
     assert not dealer
     dealer.put(whole)
     taken = []
