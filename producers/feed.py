@@ -198,7 +198,7 @@ def _send_steps(feed: Feed, names: list[str], time: Floats, value: Floats) -> bo
     if there.all():
         return feed.send(names, flat, time)
     who = [name for name, is_there in zip(names * len(time), there.tolist(), strict=True) if is_there]
-    return not who or feed.send(who, flat[there], np.repeat(time, len(names))[there])
+    return feed.send(who, flat[there], np.repeat(time, len(names))[there])
 
 
 def _send_samples(feed: Feed, names: list[str], samples: Iterable[tuple[int, float, float]]) -> bool:

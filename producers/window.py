@@ -91,20 +91,25 @@ class Window:
     @property
     def unsent(self) -> bool:
         """Whether there is anything to send, now or when there is credit."""
-        return bool(self._again or self._fresh)
+        return bool(self._due)
 
     @property
     def ready(self) -> bool:
         """Whether there is something to send now."""
-        stage, room = self._again or self._fresh, self.credit - self.flying
+        room = self.credit - self.flying
         # What does not fit is cut, but not into crumbs, which cost as much as whole messages.
-        return bool(stage) and (len(stage[0]) <= room or room >= max(1, self.credit // 4))
+        return self.unsent and (len(self._due[0]) <= room or room >= max(1, self.credit // 4))
+
+    @property
+    def _due(self) -> deque[Block]:
+        """The stage that is next: what was sent before goes before what was not."""
+        return self._again or self._fresh
 
     def take(self) -> tuple[int, Block] | None:
         """The next block to send and the number of its first sample; None when there is none, or no credit for it."""
         if not self.ready:
             return None
-        stage, room = self._again or self._fresh, self.credit - self.flying
+        stage, room = self._due, self.credit - self.flying
         block = stage.popleft()
         if block is self._gathered:
             self._gathered = None

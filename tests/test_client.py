@@ -244,7 +244,7 @@ def test_a_producer_may_start_before_the_daemon(daemon: Daemon) -> None:
 
 
 def test_a_daemon_restarted_under_load_misses_nothing_and_takes_nothing_twice(daemon: Daemon) -> None:
-    with Producer(daemon.endpoint, window=2000) as producer:
+    with Producer(daemon.endpoint, window=2000, resend_after=60.0) as producer:
         sender = threading.Thread(target=lambda: [producer.send("a", k) for k in range(20_000)])
         sender.start()
         for stop in (2000, 6000, 11_000):
@@ -535,6 +535,29 @@ def test_a_spool_that_fails_stops_the_producer_and_is_told_to_the_sender(daemon:
     assert daemon.values == [1]
 
 
+def test_what_could_not_be_made_safe_is_not_sent(daemon: Daemon, tmp_path: Path) -> None:
+    producer = Producer(daemon.endpoint, spool=tmp_path / "spool")
+    producer.send("a", 1)
+    assert producer.flush(20)
+    spool = producer.outbox._spool
+    assert spool is not None
+
+    def broken() -> None:
+        raise OSError(5, "Input/output error")
+
+    spool.sync = broken  # type: ignore[method-assign]
+    producer.send("a", 2)
+    with pytest.raises(OSError, match=r"the producer has stopped: .*Input/output error"):
+        producer.flush(20)
+    with pytest.raises(OSError, match="the producer has stopped"):
+        producer.send("a", 3)
+    assert not producer.close()
+    assert daemon.values == [1]
+    with Producer(daemon.endpoint, spool=tmp_path / "spool") as heir:
+        assert heir.flush(20)
+    assert daemon.values == [1, 2]
+
+
 @pytest.mark.parametrize(("kind", "receiver"), [("pull", zmq.PULL), ("sub", zmq.SUB)])
 @pytest.mark.parametrize("bind", [False, True])
 def test_sockets_without_a_way_back_get_numbered_samples_and_no_promise(
@@ -562,6 +585,19 @@ def test_sockets_without_a_way_back_get_numbered_samples_and_no_promise(
     assert batch.series == ["a"] * 1000 + ["b"] * 1000
     assert {(p.producer, p.epoch) for p in batch.parcels} == {("plc-7", 3)}
     assert [p.seq for p in batch.parcels] == [p.start + 1 for p in batch.parcels]
+
+
+def test_nothing_is_pushed_before_somebody_is_there(tmp_path: Path) -> None:
+    with Producer(f"push+ipc://{tmp_path}/line") as producer:
+        producer.send("a", 1)
+        assert not producer.flush(0.2)
+        assert producer.stats().waiting == 1
+        context = zmq.Context()
+        socket = context.socket(zmq.PULL)
+        socket.bind(f"ipc://{tmp_path}/line")
+        assert producer.flush(20)
+        assert socket.poll(20_000)
+    context.destroy(linger=0)
 
 
 def test_nothing_is_published_before_somebody_listens(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import stat
 from array import array
 from math import isnan, nan
@@ -138,19 +139,21 @@ def test_damage_in_the_middle_is_set_aside_and_begins_a_new_epoch(
 ) -> None:
     path = tmp_path / "spool"
     spool = begin(path)
-    for k in range(4):
+    for k in range(3):
         spool.append_block(block(k + 1.0))
     spool.append(Event(sent=2))
     spool.append(Event(ack=1))
+    spool.append_block(block(4.0))
+    spool.append(Event(sent=3))
     spool.close()
     lines = path.read_bytes().split(b"\n")
-    lines[3] = b"\0" * len(lines[3])
+    lines[6] = b"\0" * len(lines[6])
     path.write_bytes(b"\n".join(lines))
     with caplog.at_level(logging.WARNING):
         head, window = reopen(path)
     assert (head.epoch, window.acked, window.ever) == (9, 0, 0)
-    assert waiting(window) == [1, 2]
-    assert "line 4 is damaged" in caplog.text
+    assert waiting(window) == [2, 3]
+    assert "line 7 is damaged" in caplog.text
     assert path.with_name("spool.damaged").read_bytes().startswith(b"\0")
 
 
@@ -195,6 +198,22 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_the_spool_is_its_owners_alone(tmp_path: Path) -> None:
     begin(tmp_path / "spool").close()
     assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o600
+
+
+def test_a_line_written_in_part_is_taken_back(tmp_path: Path) -> None:
+    spool = begin(tmp_path / "spool")
+    size = (tmp_path / "spool").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="no space left for the spool"):
+            spool.append(Event(series="a", value=[1.0], time=[7.0]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "spool").stat().st_size == size
+    spool.append(Event(series="a", value=[2.0], time=[7.0]))
+    spool.close()
+    assert waiting(reopen(tmp_path / "spool")[1]) == [2.0]
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_line(tmp_path: Path) -> None:
