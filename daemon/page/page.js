@@ -3,7 +3,7 @@
 
 const POINTS_MAX = 400; // of the curve; as many as a screen resolves
 const SPACING_S = 0.05; // between two of them at least
-const COARSE_MAX = 12; // steps between two points of the past that is kept of every series
+const COARSE_MAX = 1.7; // steps between two points of the past kept of every series: coarser, and it would show waves that are not there
 const SEARCH_FROM = 9; // series; fewer are seen at a glance
 const LISTED_MAX = 200;
 const DRAW_MS = 120;
@@ -66,7 +66,7 @@ function overview(board) {
   put("total", board.samples === undefined ? "\u00a0" : `${count(board.samples)} in all`);
   put("count", count(board.series));
   const hidden = board.series - board.shown;
-  put("warming", [board.warming ? `${count(board.warming)} warming up` : "all ready", hidden > 0 ? `${count(hidden)} not shown` : ""].filter(Boolean).join(", "));
+  put("warming", [!some ? "none yet" : board.warming ? `${count(board.warming)} warming up` : "all ready", hidden > 0 ? `${count(hidden)} not shown` : ""].filter(Boolean).join(", "));
   const refusals = Object.entries(board.refused || {}).sort((a, b) => b[1] - a[1]);
   put("refused", count(refusals.reduce((sum, [, n]) => sum + n, 0)));
   const gaps = board.gaps ? [`${count(board.gaps)} lost on the way`] : [];
@@ -366,7 +366,7 @@ function reach(points) {
   if (all.length < 60) return null;
   const [low, high] = [all[Math.floor(0.03 * all.length)], all[Math.ceil(0.97 * all.length) - 1]];
   const span = high - low;
-  return span > 0 && all[all.length - 1] - all[0] > 5 * span ? [low - 0.6 * span, high + 0.6 * span] : null;
+  return span > 0 && all[all.length - 1] - all[0] > 3 * span ? [low - 0.6 * span, high + 0.6 * span] : null;
 }
 
 function curves() {
@@ -424,7 +424,7 @@ function paint() {
   page.drawn = Date.now();
   if (byId("body").hidden) return;
   const chart = byId("chart");
-  const plan = layout("value, in the unit of the series", chart);
+  const plan = layout("value (unit of the series)", chart);
   const range = reach(page.points);
   if (range) plan.yaxis.range = range;
   Plotly.react(chart, curves(), plan, CONFIG);
@@ -461,4 +461,5 @@ addEventListener("hashchange", () => {
 });
 setInterval(() => { if (!document.hidden && page.series !== null) list(); }, LIST_MS);
 setInterval(link, 1000);
+addEventListener("load", () => draw(true)); // Plotly is large and comes last; the figures do not wait for it
 listen();
