@@ -95,6 +95,20 @@ def test_the_loop_runs_on_while_senders_wait_for_room(daemon: Daemon) -> None:
     assert daemon.numbers == list(range(1, 101))
 
 
+def test_an_old_acknowledgement_does_not_keep_a_waiting_loop_busy(daemon: Daemon) -> None:
+    async def main() -> None:
+        async with AsyncProducer(daemon.endpoint) as producer:
+            await producer.send("a", 1)
+            assert await producer.flush(20)
+            daemon.hold()
+            await producer.send("a", 2)
+            assert not await asyncio.wait_for(producer.flush(0.05), 20)
+            daemon.go_on()
+
+    asyncio.run(main())
+    assert daemon.numbers == [1, 2]
+
+
 def test_a_full_window_raises_where_that_was_chosen(daemon: Daemon) -> None:
     async def main() -> None:
         async with AsyncProducer(daemon.endpoint, window=10, when_full="raise") as producer:

@@ -46,6 +46,7 @@ class Daemon:
         self.mute = self.deaf = False
         self.delay = 0.0
         self.refuses: dict[str, str] = {}
+        self.refuses_after = 0.0
         self.taken: list[tuple[str, float, float]] = []
         self.messages = 0
         self.forget()
@@ -91,6 +92,7 @@ class Daemon:
         inbox.add(frames, Origin(peer, True, "anonymous"))
         batch = inbox.take()
         assert not batch.refused
+        refusals = []
         for parcel in batch.parcels:
             passed = self.ledger.accept(parcel)
             for place in range(parcel.start + passed, parcel.stop):
@@ -102,6 +104,9 @@ class Daemon:
                 else:
                     self.taken.append((series, float(batch.value[place]), float(batch.time[place])))
             self._say(peer, b'{"ack": %d}' % self.ledger.accounts[parcel.producer].seq)
+        time.sleep(self.refuses_after)
+        for refusal in refusals:
+            self._say(peer, refusal)
 
     def _say(self, peer: bytes, text: bytes) -> None:
         if not self.mute:
@@ -229,6 +234,16 @@ def test_refusals_are_counted_by_reason_and_hold_nothing_up(daemon: Daemon) -> N
     assert stats.refused == {"late": 2, "name": 1}
     assert (stats.sent, stats.acked, stats.waiting) == (6, 3, 0)
     assert [series for series, _, _ in daemon.taken] == ["a", "b", "c"]
+
+
+def test_refusals_that_follow_the_last_acknowledgement_are_counted(daemon: Daemon) -> None:
+    daemon.refuses = {"old": "late"}
+    daemon.refuses_after = 0.005
+    for _ in range(5):
+        producer = Producer(daemon.endpoint)
+        producer.send("old", 1)
+        assert producer.close()
+        assert producer.stats().refused == {"late": 1}
 
 
 def test_a_producer_may_start_before_the_daemon(daemon: Daemon) -> None:
