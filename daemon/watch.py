@@ -131,7 +131,14 @@ Examples:
   forecastd watch --from tcp://10.0.0.7:5556 --for 60
   forecastd watch boiler --json --count 10 | jq .mean"""
 )
-@click.option("--from", "endpoint", default=DEFAULT, show_default=True, help="The daemon's `publish` endpoint.")
+@click.option(
+    "--from",
+    "endpoint",
+    default=DEFAULT,
+    metavar="ENDPOINT",
+    show_default=True,
+    help="The daemon's `publish` endpoint.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Each forecast as it was published, one a line.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N forecasts.")
 @click.option(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import math
+import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -220,6 +226,29 @@ def test_ctrl_c_is_the_way_to_end_it(feed: Publisher, number: signal.Signals) ->
         process.send_signal(number)
         errors = process.communicate(timeout=10)[1]
         assert (process.returncode, errors) == (0, b"")
+
+
+def test_on_a_terminal_a_table_stays_in_its_place(feed: Publisher) -> None:
+    """Redrawn as forecasts come; Ctrl-C ends it with status 0, and the cursor is there again."""
+    feed.start("wave")
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    command = [sys.executable, "-m", "forecastd", "watch", "--from", feed.endpoint]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=its, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(its)
+        shown = b""
+        while shown.count(b"wave") < 3:
+            shown += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
+            while data := os.read(ours, 65_536):
+                shown += data
+        assert process.stderr
+        assert (process.wait(10), process.stderr.read()) == (0, b"")
+    os.close(ours)
+    assert b"forecasts, Ctrl-C ends" in shown
+    assert shown.rstrip().endswith(b"\x1b[?25h")
 
 
 def test_a_reader_who_has_enough_ends_it(feed: Publisher) -> None:

@@ -104,7 +104,7 @@ def test_it_ends_cleanly_when_told_to(demo: Callable[..., Running], number: sign
     running = demo()
     running.until(moment)
     running.process.send_signal(number)
-    time.sleep(0.1)
+    time.sleep(0.1)  # while it is ending; whenever that is, it must do no harm
     running.process.send_signal(number)
     running.end()
     assert running.process.returncode == 0
