@@ -64,7 +64,8 @@ def weights(model: str = "general") -> Weights:
 def play(recordings: Sequence[Recording], chosen: Settings | None = None) -> list[Trace]:
     """Replay with all experts, or as chosen."""
     chosen = chosen or settings()
-    return replay(recordings, chosen, weights(chosen.model) if "rnn" in chosen.experts else None)
+    model = checkpoint.serving(chosen.model, chosen.experts, chosen.horizon)
+    return replay(recordings, chosen, model.weights if model else None)
 
 
 def recording(name: str, values: Floats, times: Floats | None = None) -> Recording:

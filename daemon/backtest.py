@@ -115,12 +115,11 @@ def model_of(settings: Settings) -> Weights | None:
     """The model the settings name, where an expert needs one; Misuse when there is none of that name."""
     from ..models import checkpoint
 
-    if "rnn" not in settings.experts:
-        return None
     try:
-        return checkpoint.load(settings.model).weights
+        model = checkpoint.serving(settings.model, settings.experts, settings.horizon)
     except checkpoint.CheckpointError as error:
         raise Misuse(f"{error}; or leave the rnn out: --experts naive,ses,ar10,ar,seasonal") from None
+    return model.weights if model else None
 
 
 def load(files: Sequence[str]) -> list[Recording]:

@@ -31,6 +31,7 @@ EXPERTS = {
     "ar10": "#0f9f6e",
     "ar": "#0e7490",
     "rnn": "#c026d3",
+    "path": "#e11d74",
     "seasonal": "#7c5cdb",
 }
 OTHER = "#78716c"

@@ -29,7 +29,7 @@ class Pipeline:
     def __init__(self, settings: Settings, weights: Weights | None, version: int = 1) -> None:
         self.settings = settings
         self.levels = (settings.level, *(level for level in settings.levels if level != settings.level))
-        experts = ensemble.experts(settings.experts, weights)
+        experts = ensemble.experts(settings.experts, weights, settings.horizon)
         warmup = weights.window if weights else 10
         self.forecaster = Forecaster(experts, warmup, settings.horizon, self.levels, settings.alarm_rate)
         self.experts = tuple(expert.name for expert in experts)

@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     experts: Annotated[
         tuple[str, ...],
         Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing."),
-    ] = ("naive", "ses", "ar2", "ar10", "ar", "rnn", "seasonal")
+    ] = ("naive", "ses", "ar2", "ar10", "ar", "rnn", "path", "seasonal")
     alarm_rate: Annotated[
         float,
         Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand."),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..models.train import Outcome, Progress
 
-RECIPES = ("tutorial", "sine", "general")
+RECIPES = ("tutorial", "sine", "general", "path")
 TITLES = {
     "rmse": "RMSE on 20,000 fresh samples",
     "naive_rmse": "… of the naive forecast",
@@ -25,6 +25,11 @@ TITLES = {
     "skill": "skill, 1 - RMSE / naive RMSE",
     "median_skill": "median skill on what it has not learned from",
     "worst_skill": "worst skill",
+    **{
+        f"{which}median_skill_{k}": f"{whose} {k} steps ahead"
+        for k in (2, 6, 12, 24)
+        for which, whose in (("", "median skill"), ("linear_", "… of linear prediction"))
+    },
     "relative_mae": "MAE / naive MAE, geometric mean",
     "parent_relative_mae": "… of the model it was made from",
 }
@@ -42,7 +47,8 @@ Examples:
 @click.option(
     "--recipe",
     type=click.Choice(RECIPES),
-    help="tutorial: the textbook's 150 points; sine: the same wave, to its floor; general: any signal (the default).",
+    help="tutorial: the textbook's 150 points; sine: the same wave, to its floor; general: any signal (the default); "
+    "path: any signal, many steps ahead.",
 )
 @click.option(
     "--data",

@@ -15,6 +15,7 @@ class AR:
     """The order-`order` forecast of the lattice, held near the range of the series; further steps by feeding it
     back."""
 
+    recorded = False
     columns: Mapping[str, Column] = {}
 
     def __init__(self, name: str, order: int) -> None:

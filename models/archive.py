@@ -56,7 +56,11 @@ def read(path: str | Path) -> Checkpoint:
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"model {path} is no .keras file of ours ({' '.join(str(error).split())})") from None
     weights = Weights(
-        **arrays,
+        kernel=arrays["kernel"],
+        recurrent=arrays["recurrent"],
+        bias=arrays["bias"],
+        readout=arrays["readout"],
+        readout_bias=arrays["readout_bias"],
         channels=channels,
         output="value" if channels == VALUE else "residual",
         activation=activation,

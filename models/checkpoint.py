@@ -12,7 +12,8 @@ import json
 import os
 import re
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .weights import UNITS_MAX, WINDOW_MAX, Weights, check, digest, shapes, structure
+from .weights import UNITS_MAX, WINDOW_MAX, Weights, check, digest, restored, structure
 
 #: Version of the layout below; a file that says a higher one is refused, not guessed at.
 FORMAT = 1
 SUFFIX = ".npz"
+#: The shipped model that knows the way ahead.
+AHEAD = "path"
 FILE_BYTES_MAX = 32 << 20
 MANIFEST_BYTES_MAX = 1 << 20
 
@@ -140,6 +143,19 @@ def load(source: str | Path) -> Checkpoint:
         raise CheckpointError(f"model {source}: {error}") from None
 
 
+def serving(source: str | Path, experts: Sequence[str], horizon: int) -> Checkpoint | None:
+    """The model that these experts need for so many steps ahead, None where none does. A model that does not know the
+    way ahead gets the shipped one beside it that does; its checksum then speaks of both. CheckpointError as `load`."""
+    if "path" not in experts or horizon == 1:
+        return load(source) if "rnn" in experts else None
+    if "rnn" not in experts:
+        return load(AHEAD)
+    model = load(source)
+    if model.weights.decoder is not None:
+        return model
+    return seal(replace(model, weights=replace(model.weights, ahead=load(AHEAD).weights)))
+
+
 def shipped() -> list[str]:
     """The names of the models that come with the package, sorted."""
     return sorted(entry.name[: -len(SUFFIX)] for entry in _shelf().iterdir() if entry.name.endswith(SUFFIX))
@@ -205,14 +221,13 @@ def _manifest(data: bytes) -> dict[str, Any]:
 
 
 def _weights(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Weights:
-    units, window, channels = manifest["units"], manifest["window"], manifest["channels"]
-    if type(units) is not int or not 1 <= units <= UNITS_MAX or type(window) is not int:
+    units, window, inner = manifest["units"], manifest["window"], manifest.get("ahead", {}).get("units", 1)
+    bounded = all(type(number) is int and 1 <= number <= UNITS_MAX for number in (units, inner))
+    if not bounded or type(window) is not int:
         raise CheckpointError(f"units or window out of bounds (at most {UNITS_MAX} and {WINDOW_MAX})")
-    arrays = {}
-    for name, shape in shapes(len(channels), units).items():
-        arrays[name] = _array(_member(archive, name, FILE_BYTES_MAX), name, shape, np.dtype("<f4"))
-    return Weights(
-        **arrays, channels=tuple(channels), output=manifest["output"], activation=manifest["activation"], window=window
+    return restored(
+        manifest,
+        lambda name, shape: _array(_member(archive, name, FILE_BYTES_MAX), name, shape, np.dtype("<f4")),
     )
 
 

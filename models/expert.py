@@ -13,9 +13,13 @@ from .table import Array, Column
 
 
 class Expert(Protocol):
-    """Two verbs over the rows of a table. An expert owns the columns it declares and may read those of `channels`."""
+    """Two verbs over the rows of a table. An expert owns the columns it declares and may read those of `channels`.
+
+    `recorded`: whether its forecasts are kept for a replay, because a matrix product need not give the same bits
+    elsewhere."""
 
     name: str
+    recorded: bool
     columns: Mapping[str, Column]
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:

@@ -56,7 +56,8 @@ class Forecaster:
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
         self._unscored: list[tuple[Rows, Array, Array, Array]] = []
-        #: what the RNN has said since this list was last cleared, shape (n, H) each, and what it is to say in a replay
+        #: what the RNNs have said since this list was last cleared, shape (n, H) each, and what they are to say in a
+        #: replay
         self.recorded: list[Array] = []
         self.replayed: deque[Array] = deque()
 
@@ -237,7 +238,7 @@ class Forecaster:
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
         """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the
         same bits elsewhere."""
-        if expert.name != "rnn":
+        if not expert.recorded:
             return expert.forecast(state, moment, self.horizon)
         said = self.replayed.popleft() if self.replayed else expert.forecast(state, moment, self.horizon)
         self.recorded.append(said)

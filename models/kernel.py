@@ -48,7 +48,8 @@ class Kernel:
         return out
 
     def hidden(self, windows: Array) -> Array:
-        """The state after the last step of up to `CHUNK` windows, shape (units, n), float32: scratch memory, until the next call."""
+        """The state after the last step of up to `CHUNK` windows, shape (units, n), float32: scratch memory, until the
+        next call."""
         width = len(windows)
         if width == CHUNK:
             columns, product = self._columns, self._product

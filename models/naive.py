@@ -14,6 +14,7 @@ class Naive:
     """Repeats the last value; keeps nothing of its own."""
 
     name = "naive"
+    recorded = False
     columns: Mapping[str, Column] = {}
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:

@@ -20,6 +20,7 @@ class Recurrent:
     """last + s · f(window), or f itself where the weights say so. NaN until the window is full."""
 
     name = "rnn"
+    recorded = True
 
     def __init__(self, weights: Weights) -> None:
         self.raw = weights.channels == ("value",)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .weights import Floats, Weights
+from .weights import CUES, Decoder, Floats, Weights
 
 # Before the import below: they are read once, then. oneDNN rounds differently from one processor to the next, and says
 # so at length.
@@ -44,6 +44,20 @@ class Windows(NamedTuple):
     rows: Floats
     ends: NDArray[np.int64]
     target: Floats
+
+
+class Paths(NamedTuple):
+    """What to learn the way ahead from. Path i starts after the window ending at `ends[i]`, as in `Windows`.
+
+    `z` (M, K, 2), float32, the decoder's input; `target` (M, 1 + K), float32, the next values in s; `unit`, of the same
+    shape, what an error there is measured in.
+    """
+
+    rows: Floats
+    ends: NDArray[np.int64]
+    z: Floats
+    target: Floats
+    unit: Floats
 
 
 class Schedule(NamedTuple):
@@ -109,17 +123,80 @@ def fit(weights: Weights, windows: Windows, schedule: Schedule, seed: int, repor
     """
     _repeatable(seed)
     model = build(weights)
-    step = _step(model, windows, schedule, weights.window)
-    random = np.random.default_rng(seed)
-    for start in range(0, schedule.steps, CHUNK):
-        count = min(CHUNK, schedule.steps - start)
-        chosen = random.integers(0, len(windows.ends), (count, schedule.batch))
-        loss = float(step(tf.constant(chosen)))
-        if report is not None:
-            report(start + count, loss)
+    rows, ends, target = (tf.constant(array) for array in windows)
+    back = tf.range(1 - weights.window, 1, dtype=tf.int64)
+
+    def error(chosen: Any) -> Any:
+        inputs = tf.gather(rows, tf.gather(ends, chosen)[:, None] + back)
+        return model(inputs, training=True)[:, 0] - tf.gather(target, chosen)
+
+    _take_steps(_step(model, error, schedule), len(windows.ends), schedule, seed, report)
     trained = extract(model, weights)
     keras.backend.clear_session()  # a process that trains again and again would keep every graph
     return trained
+
+
+def with_decoder(weights: Weights, steps: int, seed: int) -> Weights:
+    """`weights` with a decoder for so many steps ahead, as Keras initialises it."""
+    _repeatable(seed)
+    units = weights.units
+    model = _path_layers(weights, steps)
+    decoder, gate = (model.get_layer(name).get_weights() for name in ("decoder", "gate"))
+    kernel, recurrent, bias = (np.asarray(array, np.float32) for array in decoder)
+    flat = np.asarray(gate[0], np.float32).reshape(units)
+    return dataclasses.replace(weights, decoder=Decoder(kernel, recurrent, bias, flat, np.zeros((), np.float32), steps))
+
+
+def build_path(weights: Weights) -> Any:
+    """The Keras model that computes f for every step ahead: inputs (batch, window, C), z (batch, K, 2) and q (batch,
+    K), output (batch, 1 + K)."""
+    decoder = weights.decoder
+    assert decoder is not None
+    model = _path_layers(weights, decoder.steps)
+    for name, arrays in {
+        "rnn": [weights.kernel, weights.recurrent, weights.bias],
+        "decoder": [decoder.kernel, decoder.recurrent, decoder.bias],
+        "readout": [weights.readout[:, None], weights.readout_bias[None]],
+        "gate": [decoder.gate[:, None], decoder.gate_bias[None]],
+    }.items():
+        model.get_layer(name).set_weights(arrays)
+    return model
+
+
+def forward_path(weights: Weights, windows: Floats, z: Floats, q: Floats) -> Floats:
+    """f by Keras, shape (n, 1 + K): the oracle of `path`. Shapes as `build_path` has them."""
+    return np.asarray(build_path(weights)([windows, z, q]), np.float32)
+
+
+def fit_path(weights: Weights, paths: Paths, schedule: Schedule, seed: int, report: Report | None = None) -> Weights:
+    """`fit` for a model with a decoder: both learn together, from all steps ahead alike."""
+    _repeatable(seed)
+    model = build_path(weights)
+    rows, ends, z, target, unit = (tf.constant(array) for array in paths)
+    back = tf.range(1 - weights.window, 1, dtype=tf.int64)
+
+    def error(chosen: Any) -> Any:
+        cue = tf.gather(z, chosen)
+        inputs = tf.gather(rows, tf.gather(ends, chosen)[:, None] + back)
+        made = model([inputs, cue, tf.sinh(cue[:, :, 0])], training=True)
+        return (made - tf.gather(target, chosen)) / tf.gather(unit, chosen)
+
+    _take_steps(_step(model, error, schedule), len(paths.ends), schedule, seed, report)
+    layers = {name: model.get_layer(name).get_weights() for name in ("rnn", "decoder", "readout", "gate")}
+    keras.backend.clear_session()
+    (kernel, recurrent, bias), decoder, readout, gate = (
+        [np.array(array, np.float32) for array in layer] for layer in layers.values()
+    )
+    steps = 1 + paths.z.shape[1]
+    return dataclasses.replace(
+        weights,
+        kernel=kernel,
+        recurrent=recurrent,
+        bias=bias,
+        readout=readout[0][:, 0],
+        readout_bias=readout[1].reshape(()),
+        decoder=Decoder(decoder[0], decoder[1], decoder[2], gate[0][:, 0], gate[1].reshape(()), steps),
+    )
 
 
 def fit_epochs(
@@ -168,17 +245,41 @@ def _layers(units: int, channels: int, window: int, activation: str) -> Any:
     )
 
 
-def _step(model: Any, windows: Windows, schedule: Schedule, window: int) -> Any:
-    """A compiled function: (count, batch) choices of windows → mean loss of that many steps."""
+def _path_layers(weights: Weights, steps: int) -> Any:
+    units, ahead = weights.units, steps - 1
+    window = keras.Input((weights.window, len(weights.channels)))
+    z, q = keras.Input((ahead, CUES)), keras.Input((ahead,))
+    state = keras.layers.SimpleRNN(units, activation="relu", unroll=True, name="rnn")(window)
+    decoder = keras.layers.SimpleRNN(units, activation="relu", unroll=True, return_sequences=True, name="decoder")
+    states = decoder(z, initial_state=state)
+    every = keras.layers.Concatenate(axis=1)([keras.layers.Reshape((1, units))(state), states])
+    offset = keras.layers.Reshape((steps,))(keras.layers.Dense(1, name="readout")(every))
+    gate = keras.layers.Reshape((ahead,))(keras.layers.Dense(1, name="gate")(states))
+    followed = keras.layers.ZeroPadding1D((1, 0))(keras.layers.Reshape((ahead, 1))(keras.layers.Multiply()([gate, q])))
+    f = keras.layers.Add()([offset, keras.layers.Reshape((steps,))(followed)])
+    return keras.Model([window, z, q], f, name="forecastd_path")
+
+
+def _take_steps(step: Any, examples: int, schedule: Schedule, seed: int, report: Report | None) -> None:
+    random = np.random.default_rng(seed)
+    for start in range(0, schedule.steps, CHUNK):
+        count = min(CHUNK, schedule.steps - start)
+        chosen = random.integers(0, examples, (count, schedule.batch))
+        loss = float(step(tf.constant(chosen)))
+        if report is not None:
+            report(start + count, loss)
+
+
+def _step(model: Any, error: Callable[[Any], Any], schedule: Schedule) -> Any:
+    """A compiled function: (count, batch) choices of examples → mean loss of that many steps. `error(chosen)` is what
+    the model did wrong on a batch."""
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(schedule.rate, schedule.steps), global_clipnorm=schedule.clip
     )
     optimizer.build(model.trainable_variables)
-    rows, ends, target = (tf.constant(array) for array in windows)
-    back = tf.range(1 - window, 1, dtype=tf.int64)
 
-    def loss_of(error: Any) -> Any:
-        size = tf.abs(error)
+    def loss_of(errors: Any) -> Any:
+        size = tf.abs(errors)
         if not np.isfinite(schedule.huber):
             return tf.reduce_mean(0.5 * size * size)
         inner = tf.minimum(size, schedule.huber)
@@ -188,9 +289,8 @@ def _step(model: Any, windows: Windows, schedule: Schedule, window: int) -> Any:
     def steps(chosen: Any) -> Any:
         total = tf.constant(0.0)
         for i in tf.range(tf.shape(chosen)[0]):
-            inputs = tf.gather(rows, tf.gather(ends, chosen[i])[:, None] + back)
             with tf.GradientTape() as tape:
-                loss = loss_of(model(inputs, training=True)[:, 0] - tf.gather(target, chosen[i]))
+                loss = loss_of(error(chosen[i]))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             total += loss

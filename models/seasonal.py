@@ -55,6 +55,7 @@ class Seasonal:
     """
 
     name = "seasonal"
+    recorded = False
     columns: Mapping[str, Column] = {
         #: Samples so far, with those that a gap left out; sample number c lies at place c mod HISTORY, as an offset to
         #: the row's origin.

@@ -17,6 +17,7 @@ class Ses:
     """The exponentially weighted mean of the series, the same for every step ahead (Brown 1956)."""
 
     name = "ses"
+    recorded = False
     columns: Mapping[str, Column] = {"ses": Column()}
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:

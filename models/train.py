@@ -1,26 +1,27 @@
 """Recipes: from nothing but a name and a seed to a model with its scores.
 
 `tutorial` is the textbook's, `sine` takes the same wave to its floor, `general` learns from the random series of
-`prior` what any signal tends to do. The data is made here, the learning done in `rnn`, the scoring in `evaluation`.
+`prior` what any signal tends to do, `path` from the same the whole way ahead. The data is made here and in `ahead`,
+the learning done in `rnn`, the scoring in `evaluation` and `ahead`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import prior
+from . import ahead, prior
 from .checkpoint import Checkpoint, seal
 from .evaluation import forecasts, inputs, score, summary
 from .weights import VALUE, Weights
 
 if TYPE_CHECKING:
-    from .rnn import Windows
+    from .rnn import Paths, Windows
 
 Array = NDArray[np.float64]
 #: Called with what has been done, of how much, and the loss.
@@ -70,7 +71,11 @@ class Recipe:
 TUTORIAL = Recipe("tutorial", "the textbook's, for comparison", "wave", 1, WAVE_POINTS, 10, 10, 1e-3)  # steps: epochs
 SINE = Recipe("sine", "the same wave, taken to its floor", "wave", 400, 2_000, 20_000, 256, 2e-3)
 GENERAL = Recipe("general", "any signal; the daemon's default", "prior", 4_000, 1_500, 20_000, 256, 2e-3, 1.0)
-RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, SINE, GENERAL)}
+PATH = Recipe("path", "any signal, many steps ahead", "prior", 2_000, 1_500, 8_000, 256, 2e-3, 1.0)
+RECIPES = {recipe.name: recipe for recipe in (TUTORIAL, SINE, GENERAL, PATH)}
+#: Of the recipe `path`: units of encoder and decoder, and steps ahead.
+PATH_UNITS = 64
+PATH_STEPS = 24
 
 
 class Panel(NamedTuple):
@@ -115,10 +120,21 @@ def train(recipe: Recipe, seed: int = 0, name: str = "", progress: Progress | No
     else:
         values = prior.draw(recipe.length, recipe.series, seed)
         start = rnn.initial(seed)
-    learned, losses = _learn(
-        recipe, start, _windows(start, [values[:, k] for k in range(values.shape[1])]), seed, progress
-    )
+    data: Windows | Paths
+    if recipe.name == PATH.name:
+        start = rnn.with_decoder(rnn.initial(seed, PATH_UNITS), PATH_STEPS, seed)
+        data = rnn.Paths(*ahead.examples(values, PATH_STEPS, start.window)[:5])
+    else:
+        data = _windows(start, [values[:, k] for k in range(values.shape[1])])
+    learned, losses = _learn(recipe, start, data, seed, progress)
     held_out, scores = _judge(recipe, learned, seed)
+    if learned.decoder is not None:
+        scores |= _rounded(ahead.scores(learned, held_out))
+        if not scores["median_skill_12"] > 0:
+            raise TrainingError(
+                "the training failed: twelve steps ahead the model is no better than repeating the last value; try "
+                "more steps"
+            )
     manifest = {
         **_origin(recipe, seed, name),
         "data": {"source": recipe.source, "series": recipe.series, "length": recipe.length, "range": _range([values])},
@@ -143,7 +159,9 @@ def refine(
     """
     recipe = Recipe("refined", "", "recordings", len(recordings), max(map(len, recordings)), steps, 256, 5e-4, 1.5)
     early = [values[: int(HELD_OUT_FROM * len(values))] for values in recordings]
-    learned, losses = _learn(recipe, parent.weights, _windows(parent.weights, early), seed, progress)
+    # what comes out of another encoder would mean nothing to the decoder
+    start = replace(parent.weights, decoder=None)
+    learned, losses = _learn(recipe, start, _windows(start, early), seed, progress)
     before = summary(score(parent.weights, recordings, HELD_OUT_FROM))
     after = summary(score(learned, recordings, HELD_OUT_FROM))
     if not after["relative_mae"] < before["relative_mae"]:
@@ -167,7 +185,7 @@ def refine(
 
 
 def _learn(
-    recipe: Recipe, start: Weights, windows: Windows, seed: int, progress: Progress | None
+    recipe: Recipe, start: Weights, data: Windows | Paths, seed: int, progress: Progress | None
 ) -> tuple[Weights, list[float]]:
     """The trained weights and the losses on the way."""
     from . import rnn
@@ -182,10 +200,14 @@ def _learn(
             progress(done, recipe.steps, loss)
 
     if recipe.name == TUTORIAL.name:
-        learned = rnn.fit_epochs(start, windows, recipe.steps, recipe.batch, _sown(recipe, seed), report)
+        assert isinstance(data, rnn.Windows)
+        learned = rnn.fit_epochs(start, data, recipe.steps, recipe.batch, _sown(recipe, seed), report)
     else:
         schedule = rnn.Schedule(recipe.steps, recipe.batch, recipe.rate, recipe.huber)
-        learned = rnn.fit(start, windows, schedule, seed, report)
+        if isinstance(data, rnn.Paths):
+            learned = rnn.fit_path(start, data, schedule, seed, report)
+        else:
+            learned = rnn.fit(start, data, schedule, seed, report)
     if not all(np.isfinite(array).all() for array in learned.arrays.values()):
         raise TrainingError("the training diverged: weights that are not finite; try another --seed")
     return learned, losses

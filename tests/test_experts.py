@@ -10,7 +10,7 @@ import pytest
 from forecastd.models import channels, ensemble
 from forecastd.models.expert import Expert
 from forecastd.models.table import Array, Column, Table
-from forecastd.models.weights import Weights
+from forecastd.models.weights import Decoder, Weights
 
 HORIZON = 5
 
@@ -22,7 +22,8 @@ def weights(seed: int = 0) -> Weights:
     def draw(*shape: int) -> Array:
         return random.normal(0.0, 0.1, shape).astype(np.float32)
 
-    return Weights(draw(4, 20), draw(20, 20), draw(20), draw(20), np.asarray(draw(), np.float32))
+    decoder = Decoder(draw(2, 20), draw(20, 20), draw(20), draw(20), np.asarray(draw(), np.float32), HORIZON)
+    return Weights(draw(4, 20), draw(20, 20), draw(20), draw(20), np.asarray(draw(), np.float32), decoder=decoder)
 
 
 class Alone:
@@ -131,3 +132,15 @@ def test_the_rnn_without_a_model_is_an_error() -> None:
 
 def test_naive_always_takes_part_and_comes_first() -> None:
     assert [expert.name for expert in ensemble.experts(["ar", "ses"], None)] == ["naive", "ses", "ar"]
+
+
+def test_the_path_takes_part_only_where_there_is_a_way_ahead_and_a_model_that_knows_it() -> None:
+    knowing = weights()
+    plain = replace(knowing, decoder=None)
+    beside = replace(plain, ahead=knowing)
+
+    def names(model: Weights | None, horizon: int) -> list[str]:
+        return [expert.name for expert in ensemble.experts(["path", "ar"], model, horizon)]
+
+    assert names(knowing, 2) == names(beside, 2) == ["naive", "ar", "path"]
+    assert names(knowing, 1) == names(plain, 2) == names(None, 2) == ["naive", "ar"]

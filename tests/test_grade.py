@@ -41,6 +41,7 @@ class Sawtooth:
     """
 
     name = "seasonal"
+    recorded = False
     columns: Mapping[str, Column] = {}
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:
