@@ -90,12 +90,38 @@ FAMILIES = (
     Family("anomalies", "anomalies", (), "Samples of the series flagged as anomalies since the start.", counter=True),
 )
 
-#: Of the whole daemon, from `Scoreboard.counters`: name, counter there, whether it only rises, help.
+
+class Total(NamedTuple):
+    """A metric of the whole daemon: `counter` of the scoreboard. What the scoreboard does not count is left out."""
+
+    name: str
+    counter: str
+    help: str
+    gauge: bool = False
+
+
+#: In the order of the page.
 TOTALS = (
-    ("samples", "samples", True, "Samples taken in since the start."),
-    ("sequence_gaps", "gaps", True, "Samples missing between the sequence numbers of producers that number theirs."),
-    ("forecasts", "forecasts", True, "Forecasts made since the start."),
-    ("series", "series", False, "Series known to the daemon, shown here or not."),
+    Total("samples", "samples", "Samples taken in since the start."),
+    Total("sequence_gaps", "gaps", "Samples missing between the sequence numbers of producers that number theirs."),
+    Total("forecasts", "forecasts", "Forecasts made since the start."),
+    Total("failures", "failures", "Batches that the engine failed to work on since the start; its log says why."),
+    Total("series", "series", "Series known to the daemon, shown here or not.", gauge=True),
+    Total("journal_commits", "journal_commits", "Commits of the journal since the start."),
+    Total("journal_samples", "journal_samples", "Samples written to the journal since the start."),
+    Total("journal_commit_seconds", "journal_commit_seconds", "Time spent on commits of the journal since the start."),
+    Total("journal_snapshots", "journal_snapshots", "Snapshots written since the start."),
+    Total("journal_snapshot_seconds", "journal_snapshot_seconds", "Time spent on snapshots since the start."),
+    Total(
+        "journal_skipped", "journal_skipped", "Samples since the start that snapshots hold but the journal does not."
+    ),
+    Total("journal_damaged", "journal_damaged", "Commits and snapshots found damaged at the start."),
+    Total("journal_bytes", "journal_bytes", "Bytes of the journal in use.", gauge=True),
+    Total("journal_waiting", "journal_waiting", "Batches that wait to be written to the journal.", gauge=True),
+    Total("journal_full", "journal_full", "One while the disk of the journal has no room, zero otherwise.", gauge=True),
+    Total(
+        "journal_held", "journal_held", "One while acknowledgements wait for a snapshot, zero otherwise.", gauge=True
+    ),
 )
 
 
@@ -132,9 +158,10 @@ def axis_labels(board: Scoreboard, family: Family) -> list[Labels]:
 
 def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
     """The metrics of the daemon as a whole."""
-    for name, counter, rises, text in TOTALS:
-        kind = CounterMetricFamily if rises else GaugeMetricFamily
-        yield kind(PREFIX + name, text, value=board.counters.get(counter, 0))
+    for total in TOTALS:
+        if total.counter in board.counters:
+            kind = GaugeMetricFamily if total.gauge else CounterMetricFamily
+            yield kind(PREFIX + total.name, total.help, value=board.counters[total.counter])
     yield GaugeMetricFamily(PREFIX + "series_hidden", "Series not shown here because of their number.", value=hidden)
     yield GaugeMetricFamily(PREFIX + "series_silent", "Series not shown here because they fell silent.", value=silent)
     refused = CounterMetricFamily(

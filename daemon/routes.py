@@ -32,6 +32,11 @@ STREAM = "/api/v1/stream"
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}  # starlette adds the charset
 SERIES_MAX = 10_000  # series in one answer of the API
+#: Counters of the scoreboard that are above zero while samples are forecast but not acknowledged.
+HELD_UP = {
+    "journal_full": "the disk of the state folder is full: samples are forecast but not acknowledged",
+    "journal_held": "the disk of the state folder is too slow: samples are forecast but not acknowledged for now",
+}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -126,12 +131,23 @@ class Routes:
         return answer({"status": "failing", "reason": told}, 503)
 
     async def ready(self, request: Request) -> Response:
-        """Whether samples are being forecast: the engine reported lately and no process is down."""
-        down = [name for name, state in self.behind.surroundings().processes.items() if not state.get("up", 1)]
-        if self.behind.fresh and not down:
-            return answer({"status": "ready"})
-        reason = f"down: {', '.join(down)}" if down else "the engine has not reported lately"
-        return answer({"status": "not ready", "reason": reason}, 503)
+        """Whether samples are forecast and acknowledged: the engine reported lately, no process is down, and the
+        journal keeps up."""
+        reasons = [
+            f"the process {name!r} is down"
+            for name, state in self.behind.surroundings().processes.items()
+            if not state.get("up", 1)
+        ]
+        if self.behind.fresh and self.behind.view.board is not None:
+            counters = self.behind.view.board.counters
+            reasons += [reason for counter, reason in HELD_UP.items() if counters.get(counter)]
+        else:
+            reasons.append("the engine has not reported lately")
+        return (
+            answer({"status": "not ready", "reason": "; ".join(reasons)}, 503)
+            if reasons
+            else answer({"status": "ready"})
+        )
 
     async def series(self, request: Request) -> Response:
         """The series, `?match=TEXT` in their names, at most `?limit=N`."""

@@ -16,7 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forecastd import __version__
 from forecastd.daemon.batch import REASONS
-from forecastd.daemon.metrics import FAMILIES, Exposition, Once, SeriesCollector, Surroundings, of_daemon, of_processes
+from forecastd.daemon.metrics import (
+    FAMILIES,
+    TOTALS,
+    Exposition,
+    Once,
+    SeriesCollector,
+    Surroundings,
+    of_daemon,
+    of_processes,
+)
 from forecastd.daemon.scoreboard import Scoreboard
 from forecastd.daemon.view import visible
 
@@ -74,7 +83,10 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
         horizon=horizon,
         levels=levels,
         experts=experts,
-        counters={"samples": 1_234_567, "forecasts": 1_234_000, "gaps": 3, "series": n, "series_hidden": 0},
+        counters={
+            **{total.counter: 100.0 + place for place, total in enumerate(TOTALS)},
+            "samples": 1_234_567, "forecasts": 1_234_000, "gaps": 3, "series": n, "series_hidden": 0,
+        },
         refused={"nonfinite": 2, "late": 1},
         duration_bounds=[1e-5, 0.001, 1.0],
         duration_counts=[4, 3, 2, 1],
@@ -221,6 +233,14 @@ def test_series_beyond_the_cap_are_hidden_and_counted() -> None:
     text = page(scoreboard, cap=3)
     assert sum(name == "forecastd_value" for name, _ in samples(text)) == 3
     assert value(text, "forecastd_series_hidden") == 12
+
+
+def test_a_daemon_without_a_journal_has_no_metrics_of_one() -> None:
+    """What the engine does not count is absent, rather than zero for ever."""
+    scoreboard = board(["a"])
+    scoreboard.counters = {name: n for name, n in scoreboard.counters.items() if "journal" not in name}
+    assert "journal" not in page(scoreboard)
+    assert "forecastd_journal_commits_total" in page(board(["a"]))
 
 
 def test_refusals_begin_at_zero() -> None:

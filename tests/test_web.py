@@ -196,6 +196,23 @@ def test_a_process_that_is_down_makes_it_not_ready(stand: Stand) -> None:
     until(lambda: stand.get("/readyz")[0] == 200)
 
 
+@pytest.mark.parametrize(
+    ("counter", "reason"), [("journal_full", "disk of the state folder is full"), ("journal_held", "too slow")]
+)
+def test_a_journal_that_cannot_keep_up_makes_it_not_ready_but_not_unwell(
+    stand: Stand, counter: str, reason: str
+) -> None:
+    """Samples are forecast, so nothing is to be restarted; they are not acknowledged, so more should not be sent."""
+    held = board(["a"])
+    held.counters[counter] = 1.0
+    stand.show(held)
+    status, _, body = stand.get("/readyz")
+    assert (status, reason in json.loads(body)["reason"]) == (503, True)
+    assert stand.get("/healthz")[0] == 200
+    stand.show(board(["a"]))
+    assert stand.get("/readyz")[0] == 200
+
+
 @pytest.mark.parametrize("name", ["plain", ODD, "white \t space", "日本語", "a//b/", "new\nline", "%41"])
 def test_a_series_of_any_name_is_found(stand: Stand, name: str) -> None:
     """Percent-encoded, the slash with it or not."""
