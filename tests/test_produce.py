@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -306,3 +307,35 @@ def test_every_command_has_examples() -> None:
         page = CliRunner().invoke(produce, [command, "--help"]).output
         assert f"forecastd produce {command}" in page.partition("Examples:")[2]
     assert json.dumps(CliRunner().invoke(produce, ["--help"]).output).count("forecastd produce") >= 5
+
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "producers.md").read_text()
+
+
+def test_the_programs_on_the_page_run_as_they_stand(daemon: Daemon) -> None:
+    programs = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        program = program.replace("tcp://127.0.0.1:5555", daemon.router)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    assert daemon.has(boiler=2, inlet=1, outlet=1, pump=3)
+
+
+def test_the_commands_on_the_page_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boiler.csv").write_text("timestamp,value\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"forecastd produce ([^#\n`]*)", "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)))
+    assert len(lines) == 5
+    for line in lines:
+        name, *arguments = shlex.split(line)
+        with produce.commands[name].make_context(name, arguments) as context:
+            assert context.params["to"] == "tcp://127.0.0.1:5555"
+
+
+def test_the_floors_on_the_page_are_those_of_the_waves() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+    assert {kind: float(floor) for kind, _, floor in rows} == {
+        kind: float(f"{wave().floor:.4g}") for kind, wave in WAVES.items()
+    }
+    assert all(about.startswith(WAVES[kind].about) for kind, about, _ in rows)
