@@ -135,8 +135,12 @@ class Supervisor:
                 self.bound.setdefault(what, []).append(address)
                 if what != "board":
                     self.say(str(line["bound"]))
-        if child.silenced and child.stdout in self._selector.get_map():
+        if child.silenced:
             # A closed pipe is readable for ever.
+            self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        if child.stdout in self._selector.get_map():
             self._selector.unregister(child.stdout)
 
     def watch(self) -> None:
@@ -157,6 +161,7 @@ class Supervisor:
 
     def _dead(self, child: Child, now: float) -> None:
         self.hear(child)
+        self._forget(child)
         name, how = child.spec.name, _how(child.bury())
         if not self.started:
             if child.failed:
@@ -180,6 +185,7 @@ class Supervisor:
         self.notifier.tell("STOPPING=1")
         deadline = time.monotonic() + DRAIN_S
         for child in self.children:
+            child.start_at = None
             child.signal(signal.SIGTERM)
         while any(child.alive for child in self.children):
             if self.asked_to_stop[-1] - self.asked_to_stop[0] > TWICE_S:

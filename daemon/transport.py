@@ -224,7 +224,6 @@ class Transport:
 
     def __init__(self, settings: Settings, board: str = "tcp://127.0.0.1:*") -> None:
         self.context: zmq.SyncContext = zmq.Context()
-        self.context.max_sockets = 4_096
         try:
             self.ingest = [
                 Ingest(self.context, parse(text), index, settings.limits) for index, text in enumerate(settings.ingest)
