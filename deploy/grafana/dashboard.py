@@ -231,6 +231,21 @@ def of_daemon() -> list[Any]:
             {"{{process}}": f"sum by (process) (increase(forecastd_restarts_total{{{OF_DAEMON}}}[1h]))"},
         ),
         course(
+            "Journal",
+            "Samples written a second, and batches that wait for the disk.",
+            "short",
+            {
+                "written": f"sum(rate(forecastd_journal_samples_total{{{OF_DAEMON}}}[{RATE}]))",
+                "waiting": f"sum(forecastd_journal_waiting{{{OF_DAEMON}}})",
+            },
+        ),
+        course(
+            "Size of the journal",
+            "On the disk.",
+            "bytes",
+            {"{{instance}}": f"forecastd_journal_bytes{{{OF_DAEMON}}}"},
+        ),
+        course(
             "Model in service",
             "The version of the shared model.",
             "short",

@@ -81,7 +81,7 @@ class Daemon(NamedTuple):
 
 def started(*arguments: str) -> tuple[subprocess.Popen[str], Daemon]:
     """A daemon with the options given, once it says that it is ready."""
-    process = forecastd("run", "--ephemeral", *arguments)
+    process = forecastd("run", *arguments)
     assert process.stdout
     bound = {}
     for line in process.stdout:
@@ -94,10 +94,11 @@ def started(*arguments: str) -> tuple[subprocess.Popen[str], Daemon]:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    """A daemon that hears of the series `boiler` twenty times a second."""
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon with a journal that hears of the series `boiler` twenty times a second."""
     process, daemon = started(
-        *("--ingest", "router+tcp://127.0.0.1:0", "--publish", "tcp://127.0.0.1:0", "--web", "127.0.0.1:0")
+        *("--state", str(tmp_path_factory.mktemp("state"))),
+        *("--ingest", "router+tcp://127.0.0.1:0", "--publish", "tcp://127.0.0.1:0", "--web", "127.0.0.1:0"),
     )
     producer = forecastd("produce", "sine", "--to", daemon.ingest, "--series", "boiler", "--rate", "20", "--for", "300")
     yield daemon
@@ -223,7 +224,7 @@ def test_the_image_starts_the_daemon() -> None:
     assert command
     options = json.loads(re.sub(r":(5555|5556|9595)\b", ":0", command[1]))
     state = options.index("--state")
-    process, daemon = started(*options[1:state])
+    process, daemon = started("--ephemeral", *options[1:state])
     end(process)
     assert all("//0.0.0.0:" in address for address in daemon), daemon
     assert process.returncode == 0
@@ -246,6 +247,6 @@ def test_the_settings_of_the_kubernetes_manifest_start_the_daemon(tmp_path: Path
     file = tmp_path / "forecastd.toml"
     file.write_text(re.sub(r":(5555|5556|9595)\b", ":0", text))
     assert tomllib.loads(text)["web"].endswith(":9595")
-    process, _ = started("--config", str(file))
+    process, _ = started("--ephemeral", "--config", str(file))
     end(process)
     assert process.returncode == 0
