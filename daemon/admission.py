@@ -41,15 +41,11 @@ class Admission:
         replies, acks = self._sequence(batch, row)
         time, limit = batch.time, now + self.limits.future_s
         sound = np.abs(batch.value) <= VALUE_MAX
-        # no comparison holds for a time that was not given
-        odd = (time > limit) | (time < 0.0)
-        if odd.any() or not sound.all():
+        # neither comparison holds for a time that was not given
+        future, odd = time > limit, np.abs(time) == np.inf
+        if future.any() or odd.any() or not sound.all():
             taken = row > -2
-            for reason, bad in (
-                ("nonfinite", ~sound | np.isinf(time)),
-                ("future", odd & (time > 0)),
-                ("nonfinite", odd),
-            ):
+            for reason, bad in (("nonfinite", ~sound | odd), ("future", future)):
                 self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
                 taken &= ~bad
         if int(row.min(initial=0)) < 0:

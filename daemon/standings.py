@@ -60,7 +60,7 @@ def standings(pipeline: Pipeline, now: float) -> Scoreboard:
         duration_bounds=[],
         duration_counts=[0],
         duration_sum=0.0,
-        models=[],
+        models=[{"name": pipeline.settings.model, "version": pipeline.version}] if "rnn" in pipeline.experts else [],
         events=[],
         columns={name: np.asarray(column, np.float64) for name, column in columns.items()},
     )

@@ -110,7 +110,7 @@ def test_series_mixed_in_a_batch_are_forecast_as_each_by_itself() -> None:
         (("a", np.inf, NOW), "nonfinite"),
         (("a", 1e39, NOW), "nonfinite"),
         (("a", 1.0, np.inf), "nonfinite"),
-        (("a", 1.0, -5.0), "nonfinite"),
+        (("a", 1.0, -np.inf), "nonfinite"),
         (("a", 1.0, NOW + 601.0), "future"),
         (("a", 1.0, NOW - 100.0), "duplicate"),
         (("a", 1.0, NOW - 101.0), "late"),
@@ -231,3 +231,11 @@ def test_a_series_is_forecast_alike_in_any_unit(scale: float) -> None:
     scaled = feed(pipeline(), wave * scale)[-1].forecasts[0]
     np.testing.assert_allclose(scaled.mean, plain.mean * scale, rtol=1e-4)
     np.testing.assert_allclose(scaled.upper, plain.upper * scale, rtol=1e-4)
+
+
+def test_samples_from_before_1970_are_taken() -> None:
+    core = pipeline()
+    year = 365.25 * 86400
+    taken = [core.step(batch(["sunspots"], [5.0 + k], [(1700 + k - 1970) * year]), NOW).taken.all() for k in range(300)]
+    assert all(taken)
+    assert not core.admission.refused
