@@ -82,8 +82,6 @@ class Ingest:
         # The bound of a frame is ours to check, so that its sender's other messages live; this one cuts the
         # connection.
         self.socket.maxmsgsize = limits.frame_bytes * limits.frames
-        if endpoint.kind == "router":
-            self.socket.router_mandatory = 1
         if endpoint.kind == "sub":
             self.socket.subscribe(b"")
         self._index = bytes([index])
@@ -161,13 +159,9 @@ class Ingest:
         return origin
 
     def reply(self, peer: bytes, payload: bytes) -> None:
-        """Sends to a peer as `Origin.peer` names it; one that is gone, or does not read, is not waited for."""
-        frames = [peer[2:], b"", payload] if peer[1] else [peer[2:], payload]
-        try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
+        """Sends to a peer as `Origin.peer` names it. ZeroMQ drops what is for one that is gone or does not read: it will
+        send again what it was not told of."""
+        self.socket.send_multipart([peer[2:], b"", payload] if peer[1] else [peer[2:], payload], zmq.NOBLOCK)
 
     def close(self) -> None:
         self.socket.disable_monitor()

@@ -213,6 +213,12 @@ def test_a_bad_sample_with_a_number_is_a_parcel_of_its_own() -> None:
     assert batch.refused == {"malformed": 1}
 
 
+def test_a_number_that_was_refused_may_come_again() -> None:
+    """Its second sample does not pass for the one before it."""
+    frames = [b'{"series":"a","value":1,"seq":1}', b'{"series":"a","seq":2}', b'{"series":"a","value":1,"seq":2}']
+    assert [parcel.seq for parcel in taken(*[[frame] for frame in frames]).parcels] == [1, 2, 2]
+
+
 def test_columns_that_do_not_fit_use_up_the_numbers_they_say() -> None:
     """A header of n values that came without them."""
     (parcel,) = taken([header(series="a", n=7, seq=3, epoch=2, producer="me"), floats(1, 2)]).parcels
