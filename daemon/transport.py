@@ -159,8 +159,8 @@ class Ingest:
         return origin
 
     def reply(self, peer: bytes, payload: bytes) -> None:
-        """Sends to a peer as `Origin.peer` names it. ZeroMQ drops what is for one that is gone or does not read: it will
-        send again what it was not told of."""
+        """Sends to a peer as `Origin.peer` names it. ZeroMQ drops what is for one that is gone or does not read: it
+        will send again what it was not told of."""
         self.socket.send_multipart([peer[2:], b"", payload] if peer[1] else [peer[2:], payload], zmq.NOBLOCK)
 
     def close(self) -> None:
