@@ -121,8 +121,7 @@ def test_broken_pages_are_damage_and_nothing_worse(path: Path) -> None:
     assert noticed > 30
 
 
-def test_a_newer_schema_is_refused_and_the_file_left_as_it_is(path: Path) -> None:
-    """Fault 7."""
+def test_fault_7_a_newer_schema_is_refused_and_the_file_left_as_it_is(path: Path) -> None:
     Database.open(path).close()
     with sqlite3.connect(path) as other:
         other.execute(f"PRAGMA user_version = {SCHEMA + 1}")

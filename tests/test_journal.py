@@ -140,8 +140,7 @@ def test_acknowledgements_of_the_accepted_mode_do_not_wait(tmp_path: Path) -> No
     assert state(rig.recovered()) == state(rig.core)
 
 
-def test_a_full_disk_holds_acknowledgements_back_until_there_is_room(rig: Rig) -> None:
-    """Fault 4."""
+def test_fault_4_a_full_disk_holds_acknowledgements_back_until_there_is_room(rig: Rig) -> None:
     rig.step(2)
     rig.journal.commit()
     rig.acks()
@@ -167,8 +166,8 @@ def small(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
     return rig
 
 
-def test_a_disk_that_stays_full_costs_no_memory_and_a_snapshot_makes_good_for_it(small: Rig) -> None:
-    """Fault 4: what waits is bounded; when there is room again everything is acknowledged that was taken, and all
+def test_fault_4_a_disk_that_stays_full_costs_no_memory_and_a_snapshot_makes_good_for_it(small: Rig) -> None:
+    """What waits is bounded; when there is room again everything is acknowledged that was taken, and all
     of it is there.
     """
     rig = small
@@ -225,8 +224,8 @@ def test_a_crash_while_acknowledgements_are_held_goes_back_to_what_was_acknowled
     assert state(rig.recovered()) == before
 
 
-def test_after_a_failure_nothing_is_ever_acknowledged_again(rig: Rig) -> None:
-    """Fault 5: what succeeds after a failed fsync proves nothing."""
+def test_fault_5_after_a_failure_nothing_is_ever_acknowledged_again(rig: Rig) -> None:
+    """What succeeds after a failed fsync proves nothing."""
     rig.step(2)
     rig.journal.commit()
     rig.step(2)
@@ -324,8 +323,9 @@ def test_closing_waits_for_what_is_on_its_way(rig: Rig) -> None:
     assert state(rig.recovered()) == state(rig.core)
 
 
-def test_a_slow_disk_makes_commits_larger_and_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 32."""
+def test_fault_32_a_slow_disk_makes_commits_larger_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = Rig(tmp_path)
     rig.now = time.monotonic()
     slow, gate = threading.Event(), threading.Semaphore(0)
@@ -363,8 +363,8 @@ def test_whatever_goes_wrong_in_a_thread_stops_the_acknowledgements(rig: Rig, mo
         rig.journal.durable()
 
 
-def test_a_real_disk_without_room(tmp_path: Path) -> None:
-    """Fault 4, with SQLite on a file system of a megabyte: forecasts go on, nothing is acknowledged, nothing is
+def test_fault_4_a_real_disk_without_room(tmp_path: Path) -> None:
+    """With SQLite on a file system of a megabyte: forecasts go on, nothing is acknowledged, nothing is
     broken, and when there is room again all is acknowledged and there.
     """
     folder = tmp_path / "small"

@@ -67,8 +67,7 @@ def test_an_ephemeral_daemon_acknowledges_at_once_and_writes_nothing(tmp_path: P
     assert not (tmp_path / "none").exists()
 
 
-def test_a_folder_in_use_is_told_in_a_line(tmp_path: Path) -> None:
-    """Fault 31."""
+def test_fault_31_a_folder_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     keeper = Keeper.open(chosen(tmp_path), model(), NOW)
     with pytest.raises(CannotOpen, match=r"in use by process \d+; --state gives another"):
         Keeper.open(chosen(tmp_path), model(), NOW)
@@ -82,8 +81,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
         Keeper.open(chosen(tmp_path / "file" / "state"), model(), NOW)
 
 
-def test_a_journal_of_a_newer_forecastd_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """Fault 7."""
+def test_fault_7_a_journal_of_a_newer_forecastd_is_refused_and_left_alone(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.db._db.execute("PRAGMA user_version = 99")
     store.close()
@@ -136,8 +134,8 @@ def test_a_disk_that_gives_out_during_the_repair_loses_nothing_more(
     assert state(Keeper.open(chosen(tmp_path), model(), NOW).pipeline) == reference(4)
 
 
-def test_after_a_failure_of_the_disk_nothing_depends_on_what_it_was_thought_to_have(tmp_path: Path) -> None:
-    """Fault 5: a new journal, and a new snapshot of all that could be read, before anything is acknowledged."""
+def test_fault_5_after_a_failure_of_the_disk_nothing_depends_on_what_it_was_thought_to_have(tmp_path: Path) -> None:
+    """A new journal, and a new snapshot of all that could be read, before anything is acknowledged."""
     work(Keeper.open(chosen(tmp_path), model(), NOW), steps(30))
     store = Store.open(tmp_path)
     store.mark(suspect=True)

@@ -71,8 +71,8 @@ def past(tmp_path: Path) -> Past:
 
 
 @pytest.mark.parametrize("snapshots", [(), (20,), (20, 41), (60,), (1,)])
-def test_what_is_recovered_is_what_there_was_to_the_bit(past: Past, snapshots: tuple[int, ...]) -> None:
-    """Fault 1. Wherever the snapshot falls, within a group of steps that were committed together too."""
+def test_fault_1_what_is_recovered_is_what_there_was_to_the_bit(past: Past, snapshots: tuple[int, ...]) -> None:
+    """Wherever the snapshot falls, within a group of steps that were committed together too."""
     past.run(steps(60), snapshots)
     found = past.recover()
     assert (found.whole, found.step, found.base) == (True, 60, max(snapshots, default=0))
@@ -138,8 +138,8 @@ def spoil(path: Path, place: int = 5000) -> None:
     path.write_bytes(data)
 
 
-def test_a_damaged_snapshot_is_passed_over_for_the_one_before(past: Past, tmp_path: Path) -> None:
-    """Fault 6: nothing is lost, for the journal goes back further than the newest snapshot."""
+def test_fault_6_a_damaged_snapshot_is_passed_over_for_the_one_before(past: Past, tmp_path: Path) -> None:
+    """Nothing is lost, for the journal goes back further than the newest snapshot."""
     past.run(steps(60), (20, 40))
     spoil(tmp_path / f"snapshot-{40:020d}.state")
     found = past.recover()
@@ -195,8 +195,8 @@ def test_without_the_model_of_a_run_the_snapshot_is_all_there_is(past: Past) -> 
     assert (found.step, found.whole) == (20, False)
 
 
-def test_a_snapshot_of_a_newer_forecastd_stops_it(past: Past, tmp_path: Path) -> None:
-    """Fault 7: it is not damaged, and must not be replaced."""
+def test_fault_7_a_snapshot_of_a_newer_forecastd_stops_it(past: Past, tmp_path: Path) -> None:
+    """It is not damaged, and must not be replaced."""
     past.run(steps(60), (20,))
     path = tmp_path / f"snapshot-{20:020d}.state"
     data = bytearray(path.read_bytes())
@@ -206,8 +206,8 @@ def test_a_snapshot_of_a_newer_forecastd_stops_it(past: Past, tmp_path: Path) ->
         past.recover()
 
 
-def test_a_log_cut_short_anywhere_gives_a_state_there_was(past: Past, tmp_path: Path) -> None:
-    """Fault 2: the write-ahead log is cut at every 97th byte, as a crash may leave it. What was committed before
+def test_fault_2_a_log_cut_short_anywhere_gives_a_state_there_was(past: Past, tmp_path: Path) -> None:
+    """The write-ahead log is cut at every 97th byte, as a crash may leave it. What was committed before
     the cut is there.
     """
     past.run(steps(30))

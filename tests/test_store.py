@@ -27,8 +27,7 @@ def one(step: int) -> Commit:
     return Commit(step, 1, 1, 1, float(step), b"body")
 
 
-def test_a_second_daemon_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
-    """Fault 31."""
+def test_fault_31_a_second_daemon_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -32,7 +32,7 @@ from forecastd.daemon.transport import Subscriber
 from forecastd.producers.client import Producer
 from forecastd.tests.feed import state
 
-KILLS = int(os.environ.get("FORECASTD_SOAK", 0)) or 6
+KILLS = int(os.environ.get("FORECASTD_SOAK", "6"))
 SOLE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -142,8 +142,8 @@ def audit(folder: Path, sent: dict[str, int], epochs: dict[str, int]) -> Pipelin
     return unbroken
 
 
-def test_killed_at_random_moments_under_load_it_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
-    """Faults 1 and 2. `FORECASTD_SOAK=200` makes it two hundred moments."""
+def test_faults_1_2_killed_at_random_moments_under_load_it_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    """`FORECASTD_SOAK=200` makes it two hundred moments."""
     place, chance = Place(tmp_path / "state"), random.Random(5)
     load = Load(place.ingest)
     for _ in range(KILLS):

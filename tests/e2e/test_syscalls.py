@@ -99,10 +99,10 @@ def state_files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_killed_at_a_call_it_recovers_all_it_acknowledged_to_the_bit(
+def test_faults_1_2_killed_at_a_call_it_recovers_all_it_acknowledged_to_the_bit(
     call: str, calls: dict[str, int], run: Run, tmp_path: Path
 ) -> None:
-    """Faults 1 and 2. Commits and snapshots run side by side, and the kill falls into either. The run after it
+    """Commits and snapshots run side by side, and the kill falls into either. The run after it
     goes on to the end.
     """
     assert calls[call]
@@ -117,10 +117,10 @@ def test_killed_at_a_call_it_recovers_all_it_acknowledged_to_the_bit(
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
-def test_a_failed_sync_ends_it_and_is_never_tried_again(
+def test_fault_5_a_failed_sync_ends_it_and_is_never_tried_again(
     call: str, calls: dict[str, int], run: Run, tmp_path: Path
 ) -> None:
-    """Fault 5: the call fails once, all later ones succeed, which proves nothing. Nothing is acknowledged after
+    """The call fails once, all later ones succeed, which proves nothing. Nothing is acknowledged after
     it; the next run trusts only what it has written anew.
     """
     for number in points(calls[call]):
@@ -139,10 +139,9 @@ def test_a_failed_sync_ends_it_and_is_never_tried_again(
         check(folder, COUNT)
 
 
-def test_a_disk_that_is_full_for_a_while_stops_acknowledgements_for_that_while(
+def test_fault_4_a_disk_that_is_full_for_a_while_stops_acknowledgements_for_that_while(
     calls: dict[str, int], run: Run, tmp_path: Path
 ) -> None:
-    """Fault 4."""
     half = calls["pwrite64"] // 2
     folder = tmp_path / "state"
     full = run(f"pwrite64:error=ENOSPC:when={half}..{half + 3}", folder=folder)
@@ -151,8 +150,8 @@ def test_a_disk_that_is_full_for_a_while_stops_acknowledgements_for_that_while(
     check(folder, COUNT)
 
 
-def test_a_slow_disk_loses_nothing(run: Run, tmp_path: Path) -> None:
-    """Fault 32: every sync takes 100 ms."""
+def test_fault_32_a_slow_disk_loses_nothing(run: Run, tmp_path: Path) -> None:
+    """Every sync takes 100 ms."""
     folder = tmp_path / "state"
     slow = run("fdatasync:delay_enter=100000", folder=folder)
     assert slow.returncode == 0, slow.stderr
