@@ -30,6 +30,7 @@ def table(size: Size) -> Section:
             "`ar` fed back, median",
             "worst",
             "`rnn` fed back, median",
+            "`path`, median",
             "90 % held",
         ]
         tables.append(([f"{name}: {header[0]}", *header[1:]], rows))
@@ -52,7 +53,7 @@ def _rows(grades: list[Grade], traces: list[Trace]) -> tuple[list[list[str]], fl
     for h in range(HORIZON):
         steps = [g.steps[h] for g in grades]
         blend, ar = [s.skill for s in steps], [s.experts["ar"].skill for s in steps]
-        rnn = [s.experts["rnn"].skill for s in steps if "rnn" in s.experts]
+        rnn, path = ([s.experts[name].skill for s in steps if name in s.experts] for name in ("rnn", "path"))
         medians.append(float(np.median(blend)))
         leads.append(float(np.median(blend) - np.median(ar)))
         rows.append(
@@ -64,6 +65,7 @@ def _rows(grades: list[Grade], traces: list[Trace]) -> tuple[list[list[str]], fl
                 figure(float(np.median(ar))),
                 figure(min(ar)),
                 figure(float(np.median(rnn))) if rnn else "–",
+                figure(float(np.median(path))) if path else "–",
                 figure(100 * float(np.median([s.coverage for s in steps])), ".1f"),
             ]
         )
