@@ -60,7 +60,10 @@ class Faults:
         self.world.disk.room = 1 << 40
 
     def fail_sync(self) -> None:
-        """One sync fails, and all later ones succeed."""
+        """One sync fails, and all later ones succeed. Now and then the power goes a little later, which tells what
+        the disk really had."""
+        if self.world.random.random() < 0.4:
+            self.world.later(0.4, self.cut_power)
 
         def fault(operation: str) -> None:
             if operation == "sync":

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,33 @@ class Inline:
         return True
 
 
+class Life(NamedTuple):
+    """What a run of the engine was made with."""
+
+    settings: Settings
+    model: Checkpoint
+
+    def pipeline(self, before: Pipeline | None) -> Pipeline:
+        """`before` itself where it was made so too, else one that takes its state over."""
+        weights = self.model.weights
+        if before is not None and before.settings == self.settings and before.weights is weights:  # type: ignore[attr-defined]
+            return before
+        pipeline = Pipeline(self.settings, weights)
+        pipeline.weights = weights  # type: ignore[attr-defined]
+        if before is not None:
+            restore(pipeline, capture(before, 0))
+        return pipeline
+
+
+class Taken(NamedTuple):
+    """A step, which samples of it were taken, and by which run."""
+
+    batch: Batch
+    now: float
+    mask: np.ndarray
+    life: Life
+
+
 class World:
     """`run` makes the whole of it; `log` is what happened, a line each."""
 
@@ -109,7 +136,7 @@ class World:
         #: the highest acknowledgement said, by producer and epoch
         self.acked: dict[tuple[str, int], int] = {}
         #: the steps as they were taken, and the pipeline of a run that nothing ever interrupts
-        self.history: list[tuple[Batch, float, np.ndarray]] = []
+        self.history: list[Taken] = []
         self.unbroken: Pipeline | None = None
         self.unbroken_step = 0
         self.model: Checkpoint = MODELS[0]
@@ -203,7 +230,7 @@ class World:
         self.check(keeper, settings)
         self.life += 1
         self.engine = Engine(settings, self.network, keeper, Parent())  # type: ignore[arg-type]
-        self._watch(keeper)
+        self._watch(keeper, Life(settings, self.model))
         self.note(f"started at step {keeper._journal.step}")
         for dealer in self.dealers.values():
             self.later(0.05, dealer.connect)
@@ -243,12 +270,12 @@ class World:
             if journal._weight > WAITING_BYTES + 10_000:
                 self.fail("what waits for the disk is not bounded")
 
-    def _watch(self, keeper: Keeper) -> None:
+    def _watch(self, keeper: Keeper, life: Life) -> None:
         step = keeper.pipeline.step
 
         def watched(batch: Batch, now: float) -> Effects:
             effects = step(batch, now)
-            self.history.append((batch, now, effects.taken))
+            self.history.append(Taken(batch, now, effects.taken, life))
             for forecasts in effects.forecasts:
                 for column in (forecasts.mean, forecasts.lower, forecasts.upper):
                     if not np.isfinite(column[forecasts.ready]).all():
@@ -274,14 +301,15 @@ class World:
             account = accounts.get(name)
             if number and (account is None or (account.epoch, account.seq) < (epoch, number)):
                 self.fail(f"{name} was told that {number} of epoch {epoch} is safe; there is {account}")
-        for batch, now, _ in self.history[self.unbroken_step :]:
-            assert self.unbroken is not None
-            self.unbroken.step(batch, now)
+        for taken in self.history[self.unbroken_step :]:
+            self.unbroken = taken.life.pipeline(self.unbroken)
+            self.unbroken.step(taken.batch, taken.now)
         self.unbroken_step = step
-        before, self.unbroken = self.unbroken, Pipeline(settings, self.model.weights)
-        if before is not None:
-            restore(self.unbroken, capture(before, step))
-        if state(self.unbroken) != state(keeper.pipeline):
+        now = Life(settings, self.model).pipeline(self.unbroken)
+        if keeper._store.reports:
+            # A repair makes a snapshot. Else a life that takes no step leaves no trace of what it was set to.
+            self.unbroken = now
+        if state(now) != state(keeper.pipeline):
             self.fail(f"at step {step} the state is not that of a run without interruption")
         self.seen["recoveries"] += 1
 
@@ -289,7 +317,7 @@ class World:
         """Each number of a producer was taken once; none that was acknowledged is missing."""
         taken: Counter[tuple[str, int, int]] = Counter()
         values: set[float] = set()
-        for batch, _, mask in self.history:
+        for batch, _, mask, _ in self.history:
             for parcel in batch.parcels:
                 for place in range(parcel.start, parcel.stop):
                     if mask[place] and parcel.seq:
