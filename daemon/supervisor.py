@@ -110,7 +110,6 @@ class Supervisor:
             if child.process and not child.greeted and (hello := child.spec.hello(self.settings, self.bound)):
                 child.tell(hello)
                 child.greeted = True
-                self._told = {}
         if not self.started and all(child.ready for child in self.children):
             self.started = True
             self.say("ready")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -261,6 +262,31 @@ def test_the_scoreboard_is_sent_at_once_and_then_every_second(hand: Hand) -> Non
     hand.engine.tick()
     listener.recv_multipart()
     assert not listener.poll(50), "no two within a second"
+
+
+def test_each_new_listener_is_sent_a_scoreboard_at_once(hand: Hand) -> None:
+    """So that a web process that comes back has something to show; the loop has not come to its second yet."""
+    for _ in range(2):
+        listener = hand.peers(zmq.SUB, "board", "")
+        hand.until(lambda listener=listener: listener.poll(0))
+
+
+def test_what_is_dealt_out_over_several_steps_is_timed_once_a_sample(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one message and those of the next, each from its own receipt."""
+    monkeypatch.setattr(hand.engine.portions, "_rounds", 10)
+    array = [{"series": name, "value": n} for n in range(35) for name in "ab"]
+    hand.peers(zmq.PUSH, "ingest pull").send(json.dumps(array).encode())
+    hand.until(lambda: hand.engine.pipeline.samples == 70)
+    assert sum(hand.engine.durations.counts) == 70
+    hand.peers(zmq.PUSH, "ingest pull").send_multipart([b"a", b"1"])
+    hand.until(lambda: hand.engine.pipeline.samples == 71)
+    assert sum(hand.engine.durations.counts) == 71
+    now, before = time.perf_counter(), hand.engine.durations.sum
+    hand.engine._marks, hand.engine._taken = [(now - 1000.0, 10), (now - 10.0, 20)], 10
+    hand.engine.observe(10)
+    assert 100.0 <= hand.engine.durations.sum - before < 1000.0
 
 
 def test_a_heartbeat_is_beaten_once_a_second_by_the_loop(hand: Hand) -> None:
