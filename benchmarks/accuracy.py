@@ -6,11 +6,15 @@ Each table is a function of a `Size` that gives a `Section`; a new one is a line
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
+
+# Before numpy is loaded: the matrices are small, a second thread only waits for the first, on a busy machine for ever.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 

@@ -7,6 +7,7 @@ carried along."""
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
 from time import perf_counter
@@ -118,6 +119,7 @@ def table(size: Size) -> Section:
             if package not in absent:
                 importlib.import_module(package)  # so that its import is not on its bill
                 rows.append(_scored(peer, series).row(name))
+                print(f"peers, {group}: {name}", file=sys.stderr)
         tables.append(([group, "median skill", "worst", "above zero", "relMAE", "µs a sample"], rows))
     missing = f" Not installed here, so not in it: {', '.join(absent)}." if absent else ""
     return Section(

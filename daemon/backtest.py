@@ -4,6 +4,7 @@ worth.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -75,6 +76,8 @@ def backtest(
     **flags: Any,
 ) -> None:
     """Score the daemon on recordings: the same pipeline, as fast as it goes."""
+    # the matrices are small: a second thread only waits for the first, on a busy machine for ever
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if finetune:
         raise Misuse("--finetune: this version does not learn while it runs; leave the flag out")
     for path in (report, plot):
@@ -88,8 +91,11 @@ def backtest(
     settings = settings_from(config, flags)
     recordings = load(files)
     traces = run(recordings, settings, model_of(settings))
+    # files first: whoever reads the figures through a pipe may hang up before the end
+    written = _draw(traces, settings, score_from, report, plot)
     _tell(traces, score_from, as_json)
-    _draw(traces, settings, score_from, report, plot, as_json)
+    for line in written:
+        click.echo(line, err=as_json)
 
 
 def settings_from(path: str | None, flags: dict[str, Any]) -> Settings:
@@ -214,29 +220,27 @@ def _tell(traces: Sequence[Trace], score_from: float, as_json: bool) -> None:
 
 
 def _draw(
-    traces: Sequence[Trace],
-    settings: Settings,
-    score_from: float,
-    report: Path | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+    traces: Sequence[Trace], settings: Settings, score_from: float, report: Path | None, plot: Path | None
+) -> list[str]:
+    """Write what was asked for, and say what was written."""
+    written = []
     if report is not None:
         from .report import page
 
-        _write(report, page(traces, settings, score_from).encode(), as_json)
+        written.append(_write(report, page(traces, settings, score_from).encode()))
     if plot is not None:
         from .picture import png
 
-        _write(plot, png(traces, score_from), as_json)
+        written.append(_write(plot, png(traces, score_from)))
+    return written
 
 
-def _write(path: Path, data: bytes, as_json: bool) -> None:
+def _write(path: Path, data: bytes) -> str:
     try:
         path.write_bytes(data)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror or error}") from None
-    click.echo(f"{path} written ({len(data) / 1e6:.1f} MB)", err=as_json)
+    return f"{path} written ({len(data) / 1e6:.1f} MB)"
 
 
 def _lines(objects: Sequence[Any]) -> None:

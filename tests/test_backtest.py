@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,18 @@ def test_report_and_picture_are_written(tmp_path: Path) -> None:
     assert f"{page} written" in result.output
     quiet = call(file, *LEAN, "--json", "--report", str(page))
     assert len(quiet.stdout.splitlines()) == 1 and f"{page} written" in quiet.stderr
+
+
+def test_the_page_is_whole_though_whoever_reads_the_figures_hangs_up(tmp_path: Path) -> None:
+    """As with `| head -c 1`: the files are written before a line is printed."""
+    file, page = write(tmp_path, "boiler.csv", {"value": sine(100)}), tmp_path / "report.html"
+    command = [sys.executable, "-m", "forecastd", "backtest", file, *LEAN, "--json", "--report", str(page)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert page.read_text().rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize(
