@@ -276,10 +276,13 @@ def test_what_is_dealt_out_over_several_steps_is_timed_once_a_sample(
 ) -> None:
     """Those of one message and those of the next, each from its own receipt."""
     monkeypatch.setattr(hand.engine.portions, "_rounds", 10)
+    observe, before_it = hand.engine.observe, []
+    monkeypatch.setattr(hand.engine, "observe", lambda n: (before_it.append(hand.engine._taken), observe(n)))
     array = [{"series": name, "value": n} for n in range(35) for name in "ab"]
     hand.peers(zmq.PUSH, "ingest pull").send(json.dumps(array).encode())
     hand.until(lambda: hand.engine.pipeline.samples == 70)
     assert sum(hand.engine.durations.counts) == 70
+    assert before_it[:2] == [0, 20]
     hand.peers(zmq.PUSH, "ingest pull").send_multipart([b"a", b"1"])
     hand.until(lambda: hand.engine.pipeline.samples == 71)
     assert sum(hand.engine.durations.counts) == 71
