@@ -19,7 +19,8 @@ from .table import Array, Column, Rows, Table
 #: Rows worked on together, so that what a step computes for them stays in the second-level cache.
 CHUNK = 1250
 
-#: An error of this share of the value is rounding: the mean of equal forecasts need not equal them to the last bit, and a
+#: An error of this share of the value is rounding: the mean of equal forecasts need not equal them to the last bit,
+#: and a
 #: flat line must not be judged by that.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
@@ -152,7 +153,7 @@ class Forecaster:
         rounding = ROUNDING * abs(x)
         error = [value - x if abs(value - x) > rounding else 0.0 for value in due]
         sigma = single.sigma(state)
-        p = anomaly.update(state, np.array([abs(error[0]) / sigma if sigma else np.nan]), self.alarm_rate)
+        p = single.judge(state, abs(error[0]) / sigma if sigma else np.nan, self.alarm_rate)
         single.cover(state, abs(error[0]), widths, self._miss_rates)
         single.learn(state, error, made)
         scored = [np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made)]
@@ -171,7 +172,12 @@ class Forecaster:
         published = np.array([[self._sorted(widths)]])
         voiced = [value if up else np.nan for value, up in zip(said, awake, strict=True)]
         return Outlook(
-            np.array([[mean]]), mean - published, mean + published, np.array([[voiced]]), np.array([[weights]]), p
+            np.array([[mean]]),
+            mean - published,
+            mean + published,
+            np.array([[voiced]]),
+            np.array([[weights]]),
+            np.array([p]),
         )
 
     def _sorted(self, widths: list[float]) -> list[float]:

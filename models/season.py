@@ -3,8 +3,8 @@
 A season is a lag at which what a series does comes back. What it does is its change, not its level, or every wandering
 level would look like half a season: the differences d_t = x_t - x_{t-1}, each held within three times their mean size.
 One Fourier transform gives their autocovariance at all lags. A long season shows better in smoother differences, those
-between means over m = 1, 2, 4, 8, 16 samples, whose autocovariance is the one at scale m / 2 smoothed with [1 4 6 4 1] /
-16 at spacing m / 2. For each scale m and lag p:
+between means over m = 1, 2, 4, 8, 16 samples, whose autocovariance is the one at scale m / 2 smoothed with [1 4 6 4
+1] / 16 at spacing m / 2. For each scale m and lag p:
 
     likeness   the mean correlation at p, 2p, 3p and 4p, over all pairs of samples that far apart
     contrast   the same minus that at p/2, 3p/2, 5p/2 and 7p/2, half a season off
@@ -122,9 +122,12 @@ def evidence(x: Array) -> Evidence:
 
 @lru_cache(maxsize=16)
 def _pairs(size: int, lags: int) -> tuple[Array, Array]:
-    """Pairs of differences at all multiples of each lag, and at those half a lag off; shape (lags,), not to be changed."""
+    """Pairs of differences at all multiples of each lag, and at those half a lag off; shape (lags,), not to be
+    changed."""
     lag = np.arange(lags)
-    on, off = (np.maximum(size - np.outer(np.arange(first, MULTIPLES + first), lag), 0.0).sum(0) for first in (1.0, 0.5))
+    on, off = (
+        np.maximum(size - np.outer(np.arange(first, MULTIPLES + first), lag), 0.0).sum(0) for first in (1.0, 0.5)
+    )
     return on.astype(np.float32), off.astype(np.float32)
 
 

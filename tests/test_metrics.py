@@ -85,7 +85,11 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
         experts=experts,
         counters={
             **{total.counter: 100.0 + place for place, total in enumerate(TOTALS)},
-            "samples": 1_234_567, "forecasts": 1_234_000, "gaps": 3, "series": n, "series_hidden": 0,
+            "samples": 1_234_567,
+            "forecasts": 1_234_000,
+            "gaps": 3,
+            "series": n,
+            "series_hidden": 0,
         },
         refused={"nonfinite": 2, "late": 1},
         duration_bounds=[1e-5, 0.001, 1.0],
