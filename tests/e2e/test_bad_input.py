@@ -79,7 +79,7 @@ CASES: dict[str, tuple[str, list[list[bytes]]]] = {
     "nan as text": ("nonfinite", [[b"bad", b"nan"]]),
     "inf in columns": ("nonfinite", [[b'{"columns":1,"series":["bad"]}', struct.pack("<d", float("inf"))]]),
     "beyond single precision": ("nonfinite", [sample(value=1e39)]),
-    "a time before time": ("nonfinite", [sample(time=-1.0)]),
+    "a time that never was": ("nonfinite", [[b'{"series":"bad","value":1,"time":-Infinity}']]),
     "a topic that is no text": ("name", [[b"\xff\xfe", b"1"]]),
     "no name": ("name", [sample(series="")]),
     "a name of a megabyte": ("name", [sample(series="x" * 1_000_000)]),
