@@ -5,6 +5,7 @@ Nothing here raises: a bad sample is a counter and, where its producer numbers i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 
 import numpy as np
@@ -70,8 +71,9 @@ class Admission:
         assert reason in REASONS
         self.refused[reason] += len(places)
         row[places] = -2
+        ends = [parcel.stop for parcel in batch.parcels]
         for place in places.tolist():
-            parcel = next(p for p in batch.parcels if p.start <= place < p.stop)
+            parcel = batch.parcels[bisect_right(ends, place)]
             if parcel.seq and parcel.peer:
                 replies.append(Reply(parcel.peer, refused=reason, seq=parcel.seq + place - parcel.start))
 

@@ -17,9 +17,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     series: Annotated[int, Meta(ge=1, description="Series in all. A row of state is about 10 KB.")] = 100_000
     name_bytes: Annotated[int, Meta(ge=1, le=1024, description="Bytes of a series' name.")] = 200
-    frame_bytes: Annotated[int, Meta(ge=1024, description="Bytes of one frame; a larger one ends its connection.")] = (
-        1 << 20
-    )
+    frame_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Bytes of one frame; a larger one is refused, one of `frames` times this ends its connection.",
+        ),
+    ] = 1 << 20
     frames: Annotated[int, Meta(ge=2, description="Frames of one message.")] = 16
     batch_samples: Annotated[
         int, Meta(ge=1, description="Samples taken into one step, so that a busy stream still publishes often.")

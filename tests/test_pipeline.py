@@ -239,3 +239,12 @@ def test_samples_from_before_1970_are_taken() -> None:
     taken = [core.step(batch(["sunspots"], [5.0 + k], [(1700 + k - 1970) * year]), NOW).taken.all() for k in range(300)]
     assert all(taken)
     assert not core.admission.refused
+
+
+def test_each_of_many_refused_samples_is_told_to_the_producer_that_sent_it() -> None:
+    core = pipeline()
+    sent = batch(["a", "b", "c", "d"], [np.nan] * 4)
+    sent.parcels = [Parcel(k, k + 1, b"p%d" % k, True, f"plc-{k}", 0, 1) for k in (0, 1, 2)]
+    sent.parcels.append(Parcel(3, 4))
+    told = [(reply.peer, reply.refused) for reply in core.step(sent, NOW).replies if reply.refused]
+    assert told == [(b"p0", "nonfinite"), (b"p1", "nonfinite"), (b"p2", "nonfinite")]
