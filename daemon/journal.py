@@ -30,7 +30,7 @@ from .snapshot import State
 WAITING_MAX = 64 << 20
 #: Bytes in memory that go into one commit.
 COMMIT_MAX = 32 << 20
-#: Replies that wait for a snapshot. Of a refusal beyond them the producer learns by the acknowledgement alone.
+#: Replies that wait for a snapshot; the oldest go first. Who misses one sends again, and is answered then.
 HELD_MAX = 10_000
 #: Seconds of the pipeline's work after which a snapshot is due: a replay takes about as long at most.
 REPLAY_S = 1.0
@@ -132,26 +132,27 @@ class Journal:
 
     # ---- for the loop
 
-    def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float = 0.0) -> None:
+    def append(
+        self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float = 0.0
+    ) -> list[Reply]:
         """Take in a step that the pipeline has taken in `spent_s` seconds, and what is to be said when the disk
-        has it. Never waits.
+        has it; returns what of that may be said at once. Never waits.
         """
         taken = None if sum(map(len, effects.forecasts)) == len(batch) else effects.taken
         with self._change:
             self.step += 1
             self._spent_s += spent_s
-            if not self._promise:
-                self._say(replies)
-                replies = []
-            waiting = Waiting(Entry(self.step, now, batch, effects.recorded, taken), replies, effects.events)
+            later = replies if self._promise else []
+            waiting = Waiting(Entry(self.step, now, batch, effects.recorded, taken), later, effects.events)
             if self._lost is not None and not self._mending():
                 self._lose([waiting])
-                return
-            self._waiting.append(waiting)
-            self._weight += waiting.entry.weight
-            if self._weight > WAITING_MAX:
-                self._lose(self._waiting)
-            self._change.notify_all()
+            else:
+                self._waiting.append(waiting)
+                self._weight += waiting.entry.weight
+                if self._weight > WAITING_MAX:
+                    self._lose(self._waiting)
+                self._change.notify_all()
+        return [] if self._promise else replies
 
     def lose(self) -> None:
         """Take in that a step failed halfway. No replay can repeat what it did; only a snapshot can keep it."""
@@ -338,8 +339,11 @@ class Journal:
         for entry, replies, _ in waiting:
             self.figures.skipped += len(entry.batch)
             for reply in replies:
-                if not reply.refused or len(self._held) < HELD_MAX:
-                    self._held[reply.peer, reply.seq] = reply
+                # of two acknowledgements to one peer the later says it all
+                self._held.pop((reply.peer, reply.seq), None)
+                self._held[reply.peer, reply.seq] = reply
+        while len(self._held) > HELD_MAX:
+            del self._held[next(iter(self._held))]
         if waiting is self._waiting:
             self._waiting = []
         self._weight = sum(one.entry.weight for one in self._group)

@@ -133,8 +133,7 @@ class Keeper:
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
-        self._journal.append(batch, now, effects, replies, spent_s)
-        return []
+        return self._journal.append(batch, now, effects, replies, spent_s)
 
     def lose(self) -> None:
         """Take in that a step failed halfway."""

@@ -69,13 +69,14 @@ class Rig:
         self.journal = Journal(self.disk, self.core.names, self.core.rows, life=life, clock=lambda: self.now, **options)
         self.stream = steps(10_000)
         self.taken = 0
+        self.at_once: list[Reply] = []
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
             batch, now = next(self.stream)
             effects = self.core.step(batch, now)
             self.taken += 1
-            self.journal.append(batch, now, effects, [Reply(b"peer", ack=self.taken)])
+            self.at_once += self.journal.append(batch, now, effects, [Reply(b"peer", ack=self.taken)])
 
     def acks(self) -> list[int]:
         return [reply.ack for reply in self.journal.durable()]
@@ -105,7 +106,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def test_nothing_is_acknowledged_before_it_is_on_the_disk(rig: Rig) -> None:
     rig.step(3)
-    assert rig.acks() == []
+    assert rig.acks() == rig.at_once == []
     assert rig.journal.commit()
     assert rig.acks() == [1, 2, 3]
     assert state(rig.recovered()) == state(rig.core)
@@ -134,7 +135,7 @@ def test_a_group_is_cut_where_it_gets_too_large(rig: Rig, monkeypatch: pytest.Mo
 def test_acknowledgements_of_the_accepted_mode_do_not_wait(tmp_path: Path) -> None:
     rig = Rig(tmp_path, durable=False)
     rig.step(3)
-    assert rig.acks() == [1, 2, 3]
+    assert [reply.ack for reply in rig.at_once] == [1, 2, 3]
     rig.journal.commit()
     assert rig.acks() == []
     assert state(rig.recovered()) == state(rig.core)
@@ -212,6 +213,25 @@ def test_steps_let_go_of_while_a_snapshot_is_under_way_are_not_acknowledged_by_i
     rig.journal.write()
     assert max(rig.acks()) == 600
     assert state(rig.recovered()) == state(rig.core)
+
+
+def test_replies_that_wait_for_a_snapshot_are_bounded(small: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand peers that come and go while the disk is full cost no memory; who is left hears of the newest."""
+    monkeypatch.setattr(module, "HELD_MAX", 50)
+    rig = small
+    rig.disk.refuse = Full("no room")
+    for number in range(1000):
+        batch, now = next(rig.stream)
+        replies = [Reply(b"%d" % number, ack=number), Reply(b"same", ack=number), Reply(b"%d" % number, 0, "name", 7)]
+        rig.journal.append(batch, now, rig.core.step(batch, now), replies)
+    rig.disk.refuse = None
+    rig.now += 10
+    rig.snapshot()
+    rig.journal.write()
+    told = rig.journal.durable()
+    assert len(told) == 50
+    assert Reply(b"same", ack=999) in told
+    assert sum(reply.peer == b"same" for reply in told) == 1
 
 
 def test_a_crash_while_acknowledgements_are_held_goes_back_to_what_was_acknowledged(small: Rig) -> None:
