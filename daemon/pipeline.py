@@ -15,7 +15,7 @@ from ..models import ensemble
 from ..models.forecaster import Forecaster
 from ..models.table import Column, Rows, Table
 from ..models.weights import Weights
-from . import cadence
+from . import alerts, cadence
 from .admission import Admission
 from .batch import Batch, Effects, Floats, Forecasts, Reply
 from .settings import Settings
@@ -69,6 +69,9 @@ class Pipeline:
                 effects.forecasts.append(self._one(batch, row[places], places.item(), now))
             elif len(places):
                 effects.forecasts.append(self._round(batch, row[places], places, now))
+            if self.forecaster.alerts:
+                effects.events += alerts.events(effects.forecasts[-1], self.forecaster.alerts)
+                self.forecaster.alerts.clear()
         effects.taken = row >= 0  # lateness shows in the rounds
         effects.replies += acks
         return effects
@@ -104,7 +107,7 @@ class Pipeline:
             state["gaps"] += missed > 0
         cadence.update(state, time, timed)
         outlook = self.forecaster.step(rows, value)
-        flag = outlook.p < self.settings.alarm_rate
+        flag = outlook.kind > 0
         state["samples"] += 1
         state["anomalies"] += flag
         for name, news in (
@@ -150,7 +153,7 @@ class Pipeline:
             state["gaps"] += 1
         outlook = self.forecaster.step(rows, value)
         p, ready = outlook.p.item(), not isnan(outlook.mean.item(0))
-        flag = p < self.settings.alarm_rate
+        flag = outlook.kind.item() > 0
         count = state["samples"].item() + 1
         state["samples"][0], state["seen"][0], state["score"][0], state["flag"][0] = count, now, p, flag
         if flag:
@@ -180,7 +183,7 @@ class Pipeline:
         """Stand the forecasts in for a few missed steps; after more of them the windows start anew. Invented values
         are never scored."""
         bridged = missed <= self.settings.limits.bridge_steps
-        self.forecaster.restart(row[~bridged])
+        self.forecaster.restart(row[~bridged], missed[~bridged])
         for number in range(int(missed[bridged].max(initial=0))):
             rows = row[bridged & (missed > number)]
             forecast = self.series.arrays["forecast"][rows, 0]

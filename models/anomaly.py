@@ -1,59 +1,269 @@
-"""How unusual a sample is: the chance p of a residual at least as large, calibrated on the stream itself.
+"""How unusual a sample is, in the series' own terms: the chance p of one like it, and whether to raise the flag.
 
-z = |e| / σ is compared with its own quantiles, tracked like the interval widths of `conformal`. Between them p is
-interpolated on a logarithmic scale, above the highest it falls off like a power: p = 0.02 (z / q98)^(-1/ξ), ξ the
-mean of ln(z / q98) of the excesses (Hill's estimator). In the end p is multiplied by e^c, and c is steered so that p
-falls below the alarm rate as often as that rate says."""
+Of each residual e = x - ŷ, in units of its usual size σ (`conformal`), z = e / σ, two measures are taken: `size`, |z|,
+which sees spikes, and `drift`, the larger of the two sums D ← max(D ± z - 0.7, 0) of Page (Biometrika 41, 1954), which
+sees a level that has moved by too little for any one sample to show. Each becomes a chance by what it has been on this
+very stream:
+
+- The values that 80, 50, 20, 5 and 1 % exceed are tracked as interval widths are in `conformal`, on a logarithmic
+  scale: l ← l + η ([v > e^l] - a). Between them ln p is a straight line in v. The sum telescopes here too: whatever the
+  stream does, p lies below each of those shares as often as that says, up to a few hundred samples in all.
+- Beyond the last, v₁, p falls off as a generalised Pareto tail of shape s = 0.15 (Pickands, Annals of Statistics 3,
+1975):
+  ln p = ln 0.01 - κ / s · ln(1 + s x / ((1 - s) m)) with x = v / v₁ - 1, and m the mean of x.
+- κ is steered by the alarms: ln κ ← ln κ - 0.5 ([a new alarm] - r). While it is within its bounds, T samples see
+  r T + 2 (ln κ_0 - ln κ_T) new alarms, whatever the stream does; an alarm is new after ten samples without.
+
+The published p is that of `size`; where `drift` alone is out of the ordinary, it is that, and the sum starts anew. A
+third thing is no residual at all: the value stays the same for much longer than ever before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import copysign, exp, isnan, log, log1p, nan
+from typing import NamedTuple
 
 import numpy as np
 
 from .table import Array, Column
 
-#: Chance of a larger z at each of the tracked quantiles.
-TAILS = np.array([0.5, 0.2, 0.02])
-STEP = 0.1
+SPIKE, SHIFT, FLAT = 1, 2, 3
+#: What a flag is raised for, by number.
+KINDS = ("", "spike", "shift", "flat")
+
+#: Chances of more than the tracked quantiles; where these start, for `size` and for `drift`; and their steps: `drift`
+#: is
+#: above a quantile for many samples on end, which must not follow at once.
+TAILS = np.array([0.8, 0.5, 0.2, 0.05, 0.01])
+STARTS = np.log([[0.3, 0.85, 1.75, 2.9, 4.5], [0.01, 0.1, 1.5, 3.0, 4.5]])
+STEPS = np.array([[0.1], [0.02]])
 BOUND = 20.0
-TAIL_RATE = 1.0 / 200.0
-#: An excess counts as at most e^3 times the quantile in the mean of the tail.
-EXCESS = 3.0
-RECALIBRATION = 0.3
+#: m: what it starts with, for how many excesses that counts, its rate once many have come, its least value, and the
+#: most
+#: that one counts in it.
+TAIL_STARTS, TAIL_WEIGHTS = np.array([0.3, 0.18]), np.array([10.0, 50.0])
+TAIL_RATE, TAIL_MIN, EXCESS = 1.0 / 200.0, 0.02, 20.0
+SHAPE = 0.15
+#: ln κ: its start, which is a little careful, its gain and its bounds.
+SLOPE_START, GAIN, SLOPE_MIN, SLOPE_MAX = -0.3, 0.5, -4.0, 3.0
+#: Shares of the alarm rate: of new alarms by each measure; and of p, where the alarm is raised. One excursion of
+#: `drift`
+#: lasts for several samples and is but one alarm.
+SHARES, LEVELS = np.array([0.96, 0.08]), np.array([1.0, 0.4])
+CALM = 10
+#: A residual counts as at most so many σ.
+Z_MAX = 1e6
+#: What z must exceed to add to `drift`, and the most it counts there.
+ALLOWANCE, DRIFT_MAX = 0.7, 5.0
+#: A line is flat after so many samples like the one before, if that is so many times as long as ever before, and as
+#: unlikely as this, the share of such samples being what it was in about the last 500.
+FLAT_MIN, FLAT_FACTOR, FLAT_CHANCE, FLAT_MEMORY = 8.0, 3.0, 1e-6, 500.0
+
+_TINY = 1e-300
+_SIDES = np.array([1.0, -1.0])
+_LOG_TAILS = np.log(TAILS)
+_SLOPES = np.diff(_LOG_TAILS, prepend=0.0)
+_BEND = SHAPE / (1.0 - SHAPE)
+
+# the same as plain numbers, for one row
+_STEPS, _LEVELS, _SHARES = STEPS.ravel().tolist(), LEVELS.tolist(), SHARES.tolist()
+_TAIL_STARTS, _TAIL_WEIGHTS = TAIL_STARTS.tolist(), TAIL_WEIGHTS.tolist()
+_KNOTS = [list(zip(TAILS.tolist(), _SLOPES.tolist(), starts, strict=True)) for starts in STARTS.tolist()]
 
 COLUMNS = {
-    "z_log_quantiles": Column((3,)),
-    "z_tail": Column(initial=0.3),
-    "recalibration": Column(),
+    #: of both measures: logarithms of the quantiles, less `STARTS`; m, less its start; ln κ, less its start; excesses
+    #: so far; samples since the last alarm
+    "unusual": Column((2, 9)),
+    #: Page's sums, of values above the forecast and below it
+    "drift": Column((2,)),
+    #: samples in a row like the one before, the longest such run that has ended, their share, whether it was told
+    "still": Column((4,)),
 }
+_QUANTILES = len(TAILS)
+_TAIL, _SLOPE, _EXCESSES, _CALM = range(_QUANTILES, _QUANTILES + 4)
 
 
-def update(state: Mapping[str, Array], z: Array, alarm_rate: float) -> Array:
-    """Judge `z`, shape (n,), NaN where no forecast was due, and learn from it. Returns p, shape (n,), in [0, 1]; NaN
-    where z is."""
-    due = ~np.isnan(z)
-    z = np.where(due, z, 0.0)
-    logs, tail, shift = state["z_log_quantiles"], state["z_tail"], state["recalibration"]
-    quantiles = np.maximum.accumulate(np.exp(logs), axis=1)
-    excess = np.log(np.maximum(z / quantiles[:, 2], 1.0))
-    log_p = np.where(excess > 0.0, np.log(TAILS[2]) - excess / tail, _body(z, quantiles))
-    p = np.minimum(np.exp(log_p + shift), 1.0)
-    logs += np.where(due[:, None], STEP * ((z[:, None] > np.exp(logs)) - TAILS), 0.0)
-    np.clip(logs, -BOUND, BOUND, out=logs)
-    tail += np.where(excess > 0.0, TAIL_RATE, 0.0) * (np.minimum(excess, EXCESS) - tail)
-    shift += np.where(due, RECALIBRATION * ((p < alarm_rate) - alarm_rate), 0.0)
-    return np.where(due, p, np.nan)
+class Rule(NamedTuple):
+    """What to raise the flag for.
+
+    `rate` is the share of samples that may be flagged. `direction` is +1 for values above the forecast, -1 for those
+    below, 0 for both. A sample nearer to its forecast than `deviation`, in units of the value, or than `share` of the
+    forecast is no spike.
+    """
+
+    rate: float = 1e-3
+    direction: int = 0
+    deviation: float = 0.0
+    share: float = 0.0
 
 
-def _body(z: Array, quantiles: Array) -> Array:
-    """ln p below the highest quantile: straight lines in z through the tracked ones."""
-    before, log_before = np.zeros_like(z), 0.0
-    log_p = np.zeros_like(z)
-    for k, log_tail in enumerate(np.log(TAILS)):
-        width = quantiles[:, k] - before
-        width[width == 0.0] = 1.0
-        share = np.minimum(np.maximum((z - before) / width, 0.0), 1.0)
-        log_p += share * (log_tail - log_before)
-        before, log_before = quantiles[:, k], log_tail
+class Verdict(NamedTuple):
+    """Of n samples, all of shape (n,): the chance `p` of one as unusual, float64, in [0, 1], NaN where there was
+    nothing to judge by; and `kind`, int8, what the flag is raised for, 0 where it is not.
+    """
+
+    p: Array
+    kind: Array
+
+
+def update(state: Mapping[str, Array], x: Array, error: Array, sigma: Array, rule: Rule) -> Verdict:
+    """Judge the samples `x` and learn from them, before `channels.update` sees them. All of shape (n,), float64.
+
+    `error` is y_pred - y; `sigma` is the usual size of it: 0 where there has never been any, NaN where no forecast was
+    due or none has ever been scored.
+    """
+    due = ~np.isnan(sigma)
+    rise = np.where(due, -error, 0.0)
+    z = np.copysign(np.minimum(np.abs(rise) / np.maximum(np.where(due, sigma, 1.0), _TINY), Z_MAX), rise)
+    measures = np.stack([_size(z, rule.direction), _drift(state, z, due, rule.direction)], axis=1)
+    log_p = _chances(state, measures)
+    unusual = (log_p < np.log(rule.rate * LEVELS)) & due[:, None]
+    _learn(state, measures, unusual, due[:, None], rule.rate)
+    state["drift"][unusual[:, 1]] = 0.0
+    still = _still(state, x)
+    log_p[:, 1] -= log(LEVELS[1])
+    p = np.exp(np.where(unusual[:, 1], log_p.min(1), log_p[:, 0]))
+    least = np.maximum(rule.deviation, rule.share * np.abs(x - rise))
+    kind = np.zeros(len(x), np.int8)
+    kind[unusual[:, 0] & (np.abs(rise) >= least)] = SPIKE
+    kind[unusual[:, 1]] = SHIFT
+    flat = still < 1.0
+    kind[flat] = FLAT
+    p[~due] = np.nan
+    return Verdict(np.where(flat, np.fmin(p, still), p), kind)
+
+
+def _size(z: Array, direction: int) -> Array:
+    return np.maximum(direction * z, 0.0) if direction else np.abs(z)
+
+
+def _drift(state: Mapping[str, Array], z: Array, due: Array, direction: int) -> Array:
+    sums = state["drift"]
+    step = np.minimum(np.maximum(z, -DRIFT_MAX), DRIFT_MAX)[:, None] * _SIDES
+    sums += (step - ALLOWANCE) * due[:, None]
+    np.maximum(sums, 0.0, out=sums)
+    drift: Array = sums[:, 0 if direction > 0 else 1] if direction else sums.max(1)
+    return drift
+
+
+def _chances(state: Mapping[str, Array], measures: Array) -> Array:
+    """ln p of the measures, shape (n, 2)."""
+    unusual = state["unusual"]
+    quantiles = np.exp(unusual[:, :, :_QUANTILES] + STARTS)
+    width = quantiles.copy()
+    width[:, :, 1:] -= quantiles[:, :, :-1]
+    share = (measures[:, :, None] - quantiles) / np.maximum(width, _TINY) + 1.0
+    body = (np.minimum(np.maximum(share, 0.0), 1.0) * _SLOPES).sum(2)
+    excess = np.maximum(measures / quantiles[:, :, -1] - 1.0, 0.0)
+    bend = _BEND * excess / (unusual[:, :, _TAIL] + TAIL_STARTS)
+    beyond = np.log1p(bend) * np.exp(unusual[:, :, _SLOPE] + SLOPE_START) / SHAPE
+    log_p: Array = body - beyond
     return log_p
+
+
+def _learn(state: Mapping[str, Array], measures: Array, unusual: Array, due: Array, alarm_rate: float) -> None:
+    known = state["unusual"]
+    tail, slope, excesses, calm = (known[:, :, place] for place in (_TAIL, _SLOPE, _EXCESSES, _CALM))
+    logs = known[:, :, :_QUANTILES] + STARTS
+    excess = measures * np.exp(-logs[:, :, -1]) - 1.0
+    taken = due & (excess > 0.0)
+    excesses += taken
+    weight = np.maximum(TAIL_RATE, 1.0 / (TAIL_WEIGHTS + excesses)) * taken
+    tail += weight * (np.minimum(excess, EXCESS) - TAIL_STARTS - tail)
+    np.maximum(tail, TAIL_MIN - TAIL_STARTS, out=tail)
+    logs += (STEPS * due[:, :, None]) * ((np.log(np.maximum(measures, _TINY))[:, :, None] > logs) - TAILS)
+    np.minimum(np.maximum(logs, -BOUND, out=logs), BOUND, out=logs)
+    np.subtract(np.maximum.accumulate(logs, axis=2), STARTS, out=known[:, :, :_QUANTILES])
+    slope -= (GAIN * due) * ((unusual & (calm >= CALM)) - alarm_rate * SHARES)
+    low, high = SLOPE_MIN - SLOPE_START, SLOPE_MAX - SLOPE_START
+    np.minimum(np.maximum(slope, low, out=slope), high, out=slope)
+    calm += due
+    calm[unusual] = 0.0
+
+
+def _still(state: Mapping[str, Array], x: Array) -> Array:
+    """Where a line has become flat with this sample, the chance of that; 1 elsewhere. Shape (n,)."""
+    count, (run, longest, share, told) = state["count"], state["still"].T
+    same = (x == state["last"]) & (count > 0)
+    np.maximum(longest, np.where(same, 0.0, run), out=longest)
+    run += 1.0
+    run *= same
+    told *= same
+    share += np.maximum(1.0 / FLAT_MEMORY, 1.0 / (count + 1.0)) * (same - share)
+    flat = (run >= FLAT_MIN) & (run >= FLAT_FACTOR * (longest + 1.0)) & (told == 0.0)
+    if not flat.any():
+        return np.ones(len(x))
+    seen = np.minimum(count, FLAT_MEMORY)
+    chance = ((share * seen + 1.0) / (seen + 2.0)) ** run
+    flat &= chance < FLAT_CHANCE
+    told[flat] = 1.0
+    return np.where(flat, chance, 1.0)
+
+
+def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule: Rule) -> tuple[float, int]:
+    """`update` for one row, in plain floats: p and the kind."""
+    flat = _still_one(state, x)
+    if isnan(sigma):
+        return (nan, 0) if flat == 1.0 else (flat, FLAT)
+    rise = -error
+    z = copysign(min(abs(rise) / max(sigma, _TINY), Z_MAX), rise)
+    step = min(max(z, -DRIFT_MAX), DRIFT_MAX)
+    up, down = state["drift"][0].tolist()
+    up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
+    direction = rule.direction
+    size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
+    known = state["unusual"][0].tolist()
+    log_p, spike = _chance(known[0], 0, size, rule.rate)
+    log_drift, shift = _chance(known[1], 1, drift, rule.rate)
+    state["unusual"][0] = known
+    state["drift"][0] = (0.0, 0.0) if shift else (up, down)
+    p = min(exp(min(log_p, log_drift - log(LEVELS[1])) if shift else log_p), flat)
+    kind = SPIKE if spike and abs(rise) >= max(rule.deviation, rule.share * abs(x - rise)) else 0
+    return p, FLAT if flat < 1.0 else SHIFT if shift else kind
+
+
+def _chance(known: list[float], which: int, measure: float, alarm_rate: float) -> tuple[float, bool]:
+    """`_chances` and `_learn` for one measure: ln p, whether that is an alarm, and `known` brought up to date."""
+    log_measure, log_p, below = log(max(measure, _TINY)), 0.0, 0.0
+    last, step = -BOUND, _STEPS[which]
+    for place, (tail, slope, start) in enumerate(_KNOTS[which]):
+        level = known[place] + start
+        quantile = exp(level)
+        log_p += slope * min(max((measure - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
+        below = quantile
+        last = max(min(max(level + step * ((log_measure > level) - tail), -BOUND), BOUND), last)
+        known[place] = last - start
+    excess = measure / below - 1.0
+    if excess > 0.0:
+        mean = known[_TAIL] + _TAIL_STARTS[which]
+        log_p -= log1p(_BEND * excess / mean) * exp(known[_SLOPE] + SLOPE_START) / SHAPE
+        known[_EXCESSES] += 1.0
+        weight = max(TAIL_RATE, 1.0 / (_TAIL_WEIGHTS[which] + known[_EXCESSES]))
+        mean += weight * (min(excess, EXCESS) - mean)
+        known[_TAIL] = max(mean, TAIL_MIN) - _TAIL_STARTS[which]
+    alarm = log_p < log(alarm_rate * _LEVELS[which])
+    paid = GAIN * ((alarm and known[_CALM] >= CALM) - alarm_rate * _SHARES[which])
+    known[_SLOPE] = min(max(known[_SLOPE] - paid, SLOPE_MIN - SLOPE_START), SLOPE_MAX - SLOPE_START)
+    known[_CALM] = 0.0 if alarm else known[_CALM] + 1.0
+    return log_p, alarm
+
+
+def _still_one(state: Mapping[str, Array], x: float) -> float:
+    """`_still` for one row."""
+    count = state["count"].item()
+    run, longest, share, told = state["still"][0].tolist()
+    same = count > 0 and x == state["last"].item()
+    if same:
+        run += 1.0
+    else:
+        run, longest, told = 0.0, max(longest, run), 0.0
+    share += max(1.0 / FLAT_MEMORY, 1.0 / (count + 1.0)) * (same - share)
+    chance = 1.0
+    if run >= FLAT_MIN and run >= FLAT_FACTOR * (longest + 1.0) and told == 0.0:
+        seen = min(float(count), FLAT_MEMORY)
+        likely = float(((share * seen + 1.0) / (seen + 2.0)) ** run)
+        if likely < FLAT_CHANCE:
+            chance, told = likely, 1.0
+    state["still"][0] = (run, longest, share, told)
+    return chance

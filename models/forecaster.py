@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import anomaly, blend, channels, conformal, scaling, score, single
+from . import alert, anomaly, blend, channels, conformal, scaling, score, single
 from .expert import Expert
+from .seasonal import Seasonal
 from .table import Array, Column, Rows, Table
 
 #: Rows worked on together, so that what a step computes for them stays in the second-level cache.
@@ -29,7 +30,8 @@ class Outlook(NamedTuple):
     """The forecasts of n rows: `mean` (n, H), `lower` and `upper` (n, H, L), `experts` and `weights` (n, H, K); NaN
     while warming.
 
-    `p` (n,) is the chance of a residual as large as that of the sample just taken in, NaN where none was due.
+    `p` (n,) is the chance of one as unusual as the sample just taken in, NaN where no forecast of it was due; `kind`
+    (n,) what it is flagged for, as a number of `anomaly.KINDS`.
     """
 
     mean: Array
@@ -38,6 +40,7 @@ class Outlook(NamedTuple):
     experts: Array
     weights: Array
     p: Array
+    kind: Array
 
 
 class Forecaster:
@@ -49,7 +52,9 @@ class Forecaster:
         self.experts = tuple(experts)
         self.warmup = warmup
         self.horizon = horizon
-        self.alarm_rate = alarm_rate
+        self.rule = anomaly.Rule(alarm_rate)
+        #: alerts that have begun or ended since this list was last cleared
+        self.alerts: list[alert.Alert] = []
         self.miss_rates = 1.0 - np.array(levels)
         #: the place of each level among all of them, narrowest first
         self._ranks = np.argsort(np.argsort(levels)).tolist()
@@ -65,7 +70,7 @@ class Forecaster:
     def _columns(self, levels: int) -> dict[str, Column]:
         steps, kinds = self.horizon, len(self.experts)
         columns = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64)}
-        columns |= channels.COLUMNS | anomaly.COLUMNS
+        columns |= channels.COLUMNS | anomaly.COLUMNS | alert.COLUMNS
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
@@ -88,11 +93,15 @@ class Forecaster:
         self.scores.append(count)
         return rows
 
-    def restart(self, rows: Rows) -> None:
+    def restart(self, rows: Rows, missed: Array | None = None) -> None:
         """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was
-        learnt stays."""
+        learnt stays. `missed`, shape (n,), says how many samples never came, so that a season goes on in step."""
         for name in ("fresh", "bridged", "due_made"):
             self.table.arrays[name][rows] = 0
+        if missed is not None and not isinstance(rows, slice):
+            for expert in self.experts:
+                if isinstance(expert, Seasonal):
+                    expert.skip(self.table.arrays, rows, missed)
 
     def step(self, rows: Rows, x: Array, bridging: bool = False) -> Outlook:
         """Take in one sample a row. `x`, shape (n,), float64, finite; no row twice.
@@ -125,16 +134,16 @@ class Forecaster:
     def _chunk(self, rows: Rows, x: Array, bridging: bool) -> Outlook:
         state = self.table.take(rows)
         if bridging:
-            p = np.full(len(x), np.nan)
+            verdict = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8))
             state["bridged"] += 1.0
         else:
-            p = self._settle(rows, state, x)
+            verdict = self._settle(rows, state, x)
             state["bridged"][...] = 0.0
         moment = channels.update(state, x)
         state["fresh"] += 1
         for expert in self.experts:
             expert.update(state, moment)
-        outlook = self._forecast(state, moment, p)
+        outlook = self._forecast(state, moment, verdict)
         self.table.put(rows, state)
         return outlook
 
@@ -153,7 +162,10 @@ class Forecaster:
         rounding = ROUNDING * abs(x)
         error = [value - x if abs(value - x) > rounding else 0.0 for value in due]
         sigma = single.sigma(state)
-        p = single.judge(state, abs(error[0]) / sigma if sigma else np.nan, self.alarm_rate)
+        p, kind = anomaly.judge(state, x, error[0], sigma if state["residuals"].item() else np.nan, self.rule)
+        verdict = anomaly.Verdict(np.array([p]), np.array([kind], np.int8))
+        if kind or state["alert"].item():
+            self.alerts += alert.update(state, np.array([x]), verdict)
         single.cover(state, abs(error[0]), widths, self._miss_rates)
         single.learn(state, error, made)
         scored = [np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made)]
@@ -177,7 +189,7 @@ class Forecaster:
             mean + published,
             np.array([[voiced]]),
             np.array([[weights]]),
-            np.array([p]),
+            *verdict,
         )
 
     def _sorted(self, widths: list[float]) -> list[float]:
@@ -185,19 +197,20 @@ class Forecaster:
         ordered = sorted(widths)
         return [ordered[rank] for rank in self._ranks]
 
-    def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> Array:
+    def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> anomaly.Verdict:
         due, made, widths = self._due(state)
         error = due - y[:, None, None]
         error[np.abs(error) <= ROUNDING * np.abs(y)[:, None, None]] = 0.0
         size, blend_made = np.abs(error[:, :, 0]), made[:, :, 0]
-        sigma = conformal.sigma(state)[:, 0] * blend_made[:, 0]
-        sigma[sigma == 0.0] = np.nan
-        p = anomaly.update(state, size[:, 0] / sigma, self.alarm_rate)
+        sigma = conformal.sigma(state)[:, 0]
+        sigma[(blend_made[:, 0] == 0.0) | (state["residuals"][:, 0] == 0)] = np.nan
+        verdict = anomaly.update(state, y, error[:, 0, 0], sigma, self.rule)
+        self.alerts += alert.update(state, y, verdict)
         conformal.update(state, size, widths, blend_made, self.miss_rates)
         blend.update(state, error, made)
         # copies: `due` and the rest are overwritten by the next forecasts
         self._unscored.append((rows, error[:, :, : made.shape[2]], self._in_order(widths), made.copy()))
-        return p
+        return verdict
 
     def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array]:
         """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H,
@@ -210,7 +223,7 @@ class Forecaster:
         at = (np.arange(len(origin))[:, None], origin, ahead - 1)
         return waiting[0][at], waiting[1][at], waiting[2][at]
 
-    def _forecast(self, state: dict[str, Array], moment: channels.Moment, p: Array) -> Outlook:
+    def _forecast(self, state: dict[str, Array], moment: channels.Moment, verdict: anomaly.Verdict) -> Outlook:
         steps, kinds = self.horizon, len(self.experts)
         n = len(moment.x)
         due = np.empty((n, steps, 1 + kinds + 2))
@@ -239,7 +252,7 @@ class Forecaster:
         state["weights"][...] = weights
         published = self._in_order(widths)
         centre = mean[:, :, None]
-        return Outlook(mean, centre - published, centre + published, said, weights, p)
+        return Outlook(mean, centre - published, centre + published, said, weights, *verdict)
 
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
         """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the

@@ -1,5 +1,5 @@
-"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal`, `anomaly` and
-`blend` without the price of an array call.
+"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal` and `blend`
+without the price of an array call.
 
 A quiet stream brings one sample at a time, and then a step of the array forms is a few hundred calls that each do one
 number's work. These functions do the same work on the same state (the views of one row) one step ahead, in a quarter
@@ -9,12 +9,11 @@ at a time."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
-from math import asinh, exp, inf, log, sqrt
+from math import asinh, exp, inf, sqrt
 
 import numpy as np
 
-from . import anomaly, blend, conformal, lattice, scaling
+from . import blend, conformal, lattice, scaling
 from .channels import LEVEL_CLIP, ORDERS, Moment
 from .table import Array
 
@@ -24,8 +23,6 @@ _HUBER = 2.0 * blend.HUBER
 _LEVEL_ONE = tuple(
     (place, float(d[0]), float(c[0])) for place, (d, c) in enumerate(zip(blend.DISCOUNTS, blend.CLIPS, strict=True))
 )
-_TAILS = anomaly.TAILS.tolist()
-_LOG_TAILS = np.log(anomaly.TAILS).tolist()
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
 
 
@@ -153,30 +150,6 @@ def half_widths(state: State, s: float) -> list[float]:
     size, limit = (sigma(state), state["residual_max"].item()) if state["residuals"].item() else (s, inf)
     limit *= conformal.MAXIMUM_SHARE
     return [min(exp(width) * size, limit) for width in state["log_width"].ravel().tolist()]
-
-
-def judge(state: State, z: float, alarm_rate: float) -> float:
-    """`anomaly.update` for one row: p, NaN where z is."""
-    if z != z:
-        return z
-    logs, tail, shift = state["z_log_quantiles"], state["z_tail"].item(), state["recalibration"].item()
-    tracked = logs.ravel().tolist()
-    quantiles = list(accumulate(map(exp, tracked), max))
-    excess = log(max(z / quantiles[-1], 1.0))
-    if excess > 0.0:
-        log_p = _LOG_TAILS[-1] - excess / tail
-        state["z_tail"][0] = tail + anomaly.TAIL_RATE * (min(excess, anomaly.EXCESS) - tail)
-    else:
-        log_p = before = log_before = 0.0
-        for quantile, log_tail in zip(quantiles, _LOG_TAILS, strict=True):
-            share = min(max((z - before) / (quantile - before or 1.0), 0.0), 1.0)
-            log_p += share * (log_tail - log_before)
-            before, log_before = quantile, log_tail
-    p = min(exp(log_p + shift), 1.0)
-    moved = (at + anomaly.STEP * ((z > exp(at)) - rate) for at, rate in zip(tracked, _TAILS, strict=True))
-    logs[0] = [min(max(at, -anomaly.BOUND), anomaly.BOUND) for at in moved]
-    state["recalibration"][0] = shift + anomaly.RECALIBRATION * ((p < alarm_rate) - alarm_rate)
-    return p
 
 
 def cover(state: State, size: float, widths: list[float], miss_rates: list[float]) -> None:
