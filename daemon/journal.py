@@ -85,8 +85,8 @@ class Journal:
 
     The loop calls `append`, `lose`, `durable`, `due`, `keep`; threads call `commit` and `write`, one each. `names`
     and `rows` are the pipeline's tables of names, `named` how many of them the disk has, `step` the number of steps
-    the pipeline has taken, `kept` the steps of the two newest snapshots, older first. With `durable` false, what is
-    appended is acknowledged at once and written all the same.
+    the pipeline has taken, `kept` the steps of the two newest snapshots, older first, `spent_s` the seconds it took to
+    replay what comes after. With `durable` false, what is appended is acknowledged at once and written all the same.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Journal:
         named: int = 0,
         durable: bool = True,
         kept: tuple[int, int] = (0, 0),
+        spent_s: float = 0.0,
         bytes_max: int = 1 << 30,
         age_s: float = 7 * 86400.0,
         clock: Callable[[], float] = time.monotonic,
@@ -128,7 +129,7 @@ class Journal:
         self._copy: State | None = None
         self._copied_at, self._copying_s = -1e9, 0.0
         self._kept = kept
-        self._spent_s, self._spent_bytes = 0.0, 0
+        self._spent_s, self._spent_bytes = spent_s, 0
 
     # ---- for the loop
 

@@ -76,6 +76,7 @@ class Keeper:
         settings: Settings,
         writer: Callable[[Journal], Writer],
         clock: Callable[[], float],
+        spent_s: float,
     ) -> None:
         self.pipeline = found.pipeline
         self._store = store
@@ -91,6 +92,7 @@ class Keeper:
             kept=(older[0], older[-1]),
             bytes_max=settings.limits.journal_bytes,
             age_s=settings.limits.journal_s,
+            spent_s=spent_s,
             clock=clock,
         )
         self._journal.figures.damaged = len(found.reports)
@@ -126,10 +128,15 @@ class Keeper:
     ) -> Keeper:
         """A run of the daemon on an open folder. Foreign, Full, Failed."""
         weights = model.weights if model else None
+        began = clock()
         found = recovered(store, settings, weights)
+        # A daemon that is killed again and again must not have more to replay each time.
+        spent_s = clock() - began
+        if found.step:
+            log.info("state of step %d, %d samples replayed, in %.2f s", found.step, found.replayed, spent_s)
         life = Life(snapshot.shaping(settings), digest(weights) if weights else "")
         file = checkpoint.encode(model) if model else b""
-        return cls(store, found, store.enter(life, now, file), settings, writer, clock)
+        return cls(store, found, store.enter(life, now, file), settings, writer, clock, spent_s)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
@@ -194,7 +201,6 @@ def models_of(store: Store) -> dict[str, Weights | None]:
 
 def recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:
     """What the folder has; what of it is damaged is set aside, and a snapshot made that does not depend on it."""
-    began = time.perf_counter()
     known = models_of(store)
 
     def models(sha256: str) -> Weights | None:
@@ -214,7 +220,4 @@ def recovered(store: Store, settings: Settings, weights: Weights | None) -> Reco
     found.reports += store.reports
     for report in found.reports:
         log.warning("%s", report)
-    if found.step:
-        spent = time.perf_counter() - began
-        log.info("state of step %d, %d samples replayed, in %.2f s", found.step, found.replayed, spent)
     return found

@@ -51,6 +51,16 @@ def test_a_daemon_goes_on_where_the_last_one_ended(tmp_path: Path, snapshot: boo
     assert bool(Store.read(tmp_path).snapshots()) == snapshot
 
 
+def test_a_daemon_killed_again_and_again_has_not_more_to_replay_each_time(tmp_path: Path) -> None:
+    """The time of a replay counts towards the next snapshot, so one is made soon after a start that took long."""
+    ticks = iter(range(0, 10_000_000, 7))
+    work(Keeper.open(chosen(tmp_path), model(), NOW), steps(30))
+    keeper = Keeper.begin(Store.open(tmp_path), chosen(tmp_path), model(), NOW, clock=lambda: float(next(ticks)))
+    keeper.turn()
+    keeper.close()
+    assert Store.read(tmp_path).snapshots() == [30]
+
+
 def test_all_is_acknowledged_before_it_ends(tmp_path: Path) -> None:
     replies = work(Keeper.open(chosen(tmp_path), model(), NOW), steps(20))
     assert replies[-1] == Reply(b"p", ack=20)
