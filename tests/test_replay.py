@@ -34,6 +34,7 @@ def wave(name: str, n: int, seed: int = 0) -> Recording:
 class Squares:
     """Knows that the series is (offset + i)², so what it says of the next sample is right for that one alone."""
 
+    recorded = False
     name = "ar"
     columns: Mapping[str, Column] = {}
 
