@@ -46,7 +46,7 @@ def update(state: dict[str, Array], x: Array) -> Moment:
     if int(state["count"].min()) <= 2:
         _start(state, state["count"] <= 2, x, s)
     lattice.update(state, scale.tame - state["centre"])
-    channels = np.empty((len(x), 4))
+    channels = np.zeros((len(x), 4))
     channels[:, 0] = scale.difference
     np.subtract(x, state["ar"], out=channels[:, 3])
     for name, order in ORDERS:
