@@ -7,12 +7,11 @@ very stream:
 
 - The values that 80, 50, 20, 5 and 1 % exceed are tracked as interval widths are in `conformal`, on a logarithmic
   scale: l ← l + η ([v > e^l] - a). Between them ln p is a straight line in v. The sum telescopes here too: whatever the
-  stream does, p lies below each of those shares as often as that says, up to a few hundred samples in all.
-- Beyond the last, v₁, p falls off as a generalised Pareto tail of shape s = 0.15 (Pickands, Annals of Statistics 3,
-1975):
-  ln p = ln 0.01 - κ / s · ln(1 + s x / ((1 - s) m)) with x = v / v₁ - 1, and m the mean of x.
-- κ is steered by the alarms: ln κ ← ln κ - 0.5 ([a new alarm] - r). While it is within its bounds, T samples see
-  r T + 2 (ln κ_0 - ln κ_T) new alarms, whatever the stream does; an alarm is new after ten samples without.
+  stream does, the share of samples beyond each is a + (l_T - l_0) / (η T).
+- Beyond the last, v₁, p falls off as a generalised Pareto tail of shape s = 0.15 (Pickands, Annals of Statistics 3(1),
+  1975): ln p = ln 0.01 - κ / s · ln(1 + s x / ((1 - s) m)), with x = v / v₁ - 1 and m the mean of x.
+- κ is steered by the alarms: ln κ ← ln κ - (c - r), c = 1 at a new alarm, 0.4 at one that follows another within ten
+  samples, 0 else. While κ is within its bounds, the sum of c over T samples is r T + ln κ_0 - ln κ_T.
 
 The published p is that of `size`; where `drift` alone is out of the ordinary, it is that, and the sum starts anew. A
 third thing is no residual at all: the value stays the same for much longer than ever before.
@@ -40,18 +39,17 @@ STARTS = np.log([[0.3, 0.85, 1.75, 2.9, 4.5], [0.01, 0.1, 1.5, 3.0, 4.5]])
 STEPS = np.array([[0.1], [0.02]])
 BOUND = 20.0
 #: m: what it starts with, for how many excesses that counts, its rate once many have come, its least value, and the
-#: most
-#: that one counts in it.
+#: most that one excess counts in it.
 TAIL_STARTS, TAIL_WEIGHTS = np.array([0.3, 0.18]), np.array([10.0, 50.0])
 TAIL_RATE, TAIL_MIN, EXCESS = 1.0 / 200.0, 0.02, 20.0
 SHAPE = 0.15
 #: ln κ: its start, which is a little careful, its gain and its bounds.
-SLOPE_START, GAIN, SLOPE_MIN, SLOPE_MAX = -0.3, 0.5, -4.0, 3.0
-#: Shares of the alarm rate: of new alarms by each measure; and of p, where the alarm is raised. One excursion of
-#: `drift`
-#: lasts for several samples and is but one alarm.
-SHARES, LEVELS = np.array([0.96, 0.08]), np.array([1.0, 0.4])
-CALM = 10
+SLOPE_START, GAIN, SLOPE_MIN, SLOPE_MAX = -0.3, 1.0, -4.0, 3.0
+#: In alarm rates: what each measure may use up, r, and the p at which it raises the alarm. `drift` is beyond that for
+#: several samples at a time, which are one alarm.
+SHARES, LEVELS = np.array([1.0, 0.05]), np.array([1.0, 0.2])
+#: An alarm is a new one after so many samples without; otherwise it counts that much.
+CALM, AGAIN = 10, 0.4
 #: A residual counts as at most so many σ.
 Z_MAX = 1e6
 #: What z must exceed to add to `drift`, and the most it counts there.
@@ -175,7 +173,7 @@ def _learn(state: Mapping[str, Array], measures: Array, unusual: Array, due: Arr
     logs += (STEPS * due[:, :, None]) * ((np.log(np.maximum(measures, _TINY))[:, :, None] > logs) - TAILS)
     np.minimum(np.maximum(logs, -BOUND, out=logs), BOUND, out=logs)
     np.subtract(np.maximum.accumulate(logs, axis=2), STARTS, out=known[:, :, :_QUANTILES])
-    slope -= (GAIN * due) * ((unusual & (calm >= CALM)) - alarm_rate * SHARES)
+    slope -= (GAIN * due) * (unusual * np.where(calm >= CALM, 1.0, AGAIN) - alarm_rate * SHARES)
     low, high = SLOPE_MIN - SLOPE_START, SLOPE_MAX - SLOPE_START
     np.minimum(np.maximum(slope, low, out=slope), high, out=slope)
     calm += due
@@ -243,7 +241,8 @@ def _chance(known: list[float], which: int, measure: float, alarm_rate: float) -
         mean += weight * (min(excess, EXCESS) - mean)
         known[_TAIL] = max(mean, TAIL_MIN) - _TAIL_STARTS[which]
     alarm = log_p < log(alarm_rate * _LEVELS[which])
-    paid = GAIN * ((alarm and known[_CALM] >= CALM) - alarm_rate * _SHARES[which])
+    paid = (1.0 if known[_CALM] >= CALM else AGAIN) if alarm else 0.0
+    paid = GAIN * (paid - alarm_rate * _SHARES[which])
     known[_SLOPE] = min(max(known[_SLOPE] - paid, SLOPE_MIN - SLOPE_START), SLOPE_MAX - SLOPE_START)
     known[_CALM] = 0.0 if alarm else known[_CALM] + 1.0
     return log_p, alarm
