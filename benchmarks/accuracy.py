@@ -39,6 +39,8 @@ TABLES = {
     "spike": Entry("shocks", "spike"),
     "switch": Entry("shocks", "switch"),
     "horizon": Entry("ahead", "table"),
+    "seasons": Entry("season", "table"),
+    "anomalies": Entry("anomaly", "table"),
     "cost": Entry("cost", "table"),
     "peers": Entry("peers", "table"),
 }
