@@ -32,11 +32,10 @@ SPIKE, SHIFT, FLAT = 1, 2, 3
 KINDS = ("", "spike", "shift", "flat")
 
 #: Chances of more than the tracked quantiles; where these start, for `size` and for `drift`; and their steps: `drift`
-#: is
-#: above a quantile for many samples on end, which must not follow at once.
+#: stays above one for many samples on end, which must not follow at once.
 TAILS = np.array([0.8, 0.5, 0.2, 0.05, 0.01])
 STARTS = np.log([[0.3, 0.85, 1.75, 2.9, 4.5], [0.01, 0.1, 1.5, 3.0, 4.5]])
-STEPS = np.array([[0.1], [0.02]])
+STEPS = np.array([[0.07], [0.02]])
 BOUND = 20.0
 #: m: what it starts with, for how many excesses that counts, its rate once many have come, its least value, and the
 #: most that one excess counts in it.
@@ -113,7 +112,8 @@ def update(state: Mapping[str, Array], x: Array, error: Array, sigma: Array, rul
     """
     due = ~np.isnan(sigma)
     rise = np.where(due, -error, 0.0)
-    z = np.copysign(np.minimum(np.abs(rise) / np.maximum(np.where(due, sigma, 1.0), _TINY), Z_MAX), rise)
+    size = np.abs(rise)
+    z = np.copysign(size / np.maximum(np.maximum(np.where(due, sigma, 1.0), size / Z_MAX), _TINY), rise)
     measures = np.stack([_size(z, rule.direction), _drift(state, z, due, rule.direction)], axis=1)
     log_p = _chances(state, measures)
     unusual = (log_p < np.log(rule.rate * LEVELS)) & due[:, None]
@@ -124,7 +124,7 @@ def update(state: Mapping[str, Array], x: Array, error: Array, sigma: Array, rul
     p = np.exp(np.where(unusual[:, 1], log_p.min(1), log_p[:, 0]))
     least = np.maximum(rule.deviation, rule.share * np.abs(x - rise))
     kind = np.zeros(len(x), np.int8)
-    kind[unusual[:, 0] & (np.abs(rise) >= least)] = SPIKE
+    kind[unusual[:, 0] & (size >= least)] = SPIKE
     kind[unusual[:, 1]] = SHIFT
     flat = still < 1.0
     kind[flat] = FLAT
@@ -148,7 +148,7 @@ def _drift(state: Mapping[str, Array], z: Array, due: Array, direction: int) -> 
 def _chances(state: Mapping[str, Array], measures: Array) -> Array:
     """ln p of the measures, shape (n, 2)."""
     unusual = state["unusual"]
-    quantiles = np.exp(unusual[:, :, :_QUANTILES] + STARTS)
+    quantiles = np.exp(np.maximum.accumulate(unusual[:, :, :_QUANTILES] + STARTS, axis=2))
     width = quantiles.copy()
     width[:, :, 1:] -= quantiles[:, :, :-1]
     share = (measures[:, :, None] - quantiles) / np.maximum(width, _TINY) + 1.0
@@ -164,7 +164,7 @@ def _learn(state: Mapping[str, Array], measures: Array, unusual: Array, due: Arr
     known = state["unusual"]
     tail, slope, excesses, calm = (known[:, :, place] for place in (_TAIL, _SLOPE, _EXCESSES, _CALM))
     logs = known[:, :, :_QUANTILES] + STARTS
-    excess = measures * np.exp(-logs[:, :, -1]) - 1.0
+    excess = measures * np.exp(-logs.max(2)) - 1.0
     taken = due & (excess > 0.0)
     excesses += taken
     weight = np.maximum(TAIL_RATE, 1.0 / (TAIL_WEIGHTS + excesses)) * taken
@@ -172,7 +172,7 @@ def _learn(state: Mapping[str, Array], measures: Array, unusual: Array, due: Arr
     np.maximum(tail, TAIL_MIN - TAIL_STARTS, out=tail)
     logs += (STEPS * due[:, :, None]) * ((np.log(np.maximum(measures, _TINY))[:, :, None] > logs) - TAILS)
     np.minimum(np.maximum(logs, -BOUND, out=logs), BOUND, out=logs)
-    np.subtract(np.maximum.accumulate(logs, axis=2), STARTS, out=known[:, :, :_QUANTILES])
+    np.subtract(logs, STARTS, out=known[:, :, :_QUANTILES])
     slope -= (GAIN * due) * (unusual * np.where(calm >= CALM, 1.0, AGAIN) - alarm_rate * SHARES)
     low, high = SLOPE_MIN - SLOPE_START, SLOPE_MAX - SLOPE_START
     np.minimum(np.maximum(slope, low, out=slope), high, out=slope)
@@ -205,7 +205,7 @@ def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule
     if isnan(sigma):
         return (nan, 0) if flat == 1.0 else (flat, FLAT)
     rise = -error
-    z = copysign(min(abs(rise) / max(sigma, _TINY), Z_MAX), rise)
+    z = copysign(abs(rise) / max(sigma, abs(rise) / Z_MAX, _TINY), rise)
     step = min(max(z, -DRIFT_MAX), DRIFT_MAX)
     up, down = state["drift"][0].tolist()
     up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
@@ -224,14 +224,13 @@ def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule
 def _chance(known: list[float], which: int, measure: float, alarm_rate: float) -> tuple[float, bool]:
     """`_chances` and `_learn` for one measure: ln p, whether that is an alarm, and `known` brought up to date."""
     log_measure, log_p, below = log(max(measure, _TINY)), 0.0, 0.0
-    last, step = -BOUND, _STEPS[which]
+    step = _STEPS[which]
     for place, (tail, slope, start) in enumerate(_KNOTS[which]):
         level = known[place] + start
-        quantile = exp(level)
+        quantile = max(exp(level), below)
         log_p += slope * min(max((measure - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
         below = quantile
-        last = max(min(max(level + step * ((log_measure > level) - tail), -BOUND), BOUND), last)
-        known[place] = last - start
+        known[place] = min(max(level + step * ((log_measure > level) - tail), -BOUND), BOUND) - start
     excess = measure / below - 1.0
     if excess > 0.0:
         mean = known[_TAIL] + _TAIL_STARTS[which]
