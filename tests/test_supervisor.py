@@ -47,6 +47,8 @@ if "never" in manner:
     time.sleep(60)
 for line in hello["binds"]:
     say(bound=line)
+if "silent" not in manner:
+    say(beat=time.monotonic())  # before it is ready, so that who waits for that knows that it has beaten
 say(ready=True)
 while True:
     if "silent" not in manner:
