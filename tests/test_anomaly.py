@@ -113,6 +113,14 @@ def test_a_line_that_has_become_flat_is_flagged_once() -> None:
     assert (np.argmax(kinds == FLAT, axis=0) <= 620).all()
 
 
+def test_a_flat_stretch_like_one_before_is_not_told_again() -> None:
+    values = gauss(1200, 4)
+    for start in range(300, 1100, 100):
+        values[start : start + 15] = values[start]
+    _, kinds = Judge(4).feed(values)
+    assert ((kinds == FLAT).sum(0) == 1).all()
+
+
 def test_a_series_that_often_repeats_itself_is_not_flat_when_it_does() -> None:
     random = np.random.default_rng(2)
     counts = random.poisson(0.1, size=(4000, 20)).astype(float)
