@@ -31,11 +31,12 @@ SPIKE, SHIFT, FLAT = 1, 2, 3
 #: What a flag is raised for, by number.
 KINDS = ("", "spike", "shift", "flat")
 
-#: Chances of more than the tracked quantiles; where these start, for `size` and for `drift`; and their steps: `drift`
-#: stays above one for many samples on end, which must not follow at once.
+#: Chances of more than the tracked quantiles of `size`, and where these start; of `drift` only the last one is.
 TAILS = np.array([0.8, 0.5, 0.2, 0.05, 0.01])
-STARTS = np.log([[0.3, 0.85, 1.75, 2.9, 4.5], [0.01, 0.1, 1.5, 3.0, 4.5]])
-STEPS = np.array([[0.07], [0.02]])
+STARTS = np.log([0.3, 0.85, 1.75, 2.9, 4.5])
+DRIFT_START = log(4.5)
+#: η: `drift` is above its quantile for many samples on end, which must not follow at once.
+STEP, DRIFT_STEP = 0.07, 0.02
 BOUND = 20.0
 #: m: what it starts with, for how many excesses that counts, its rate once many have come, its least value, and the
 #: most that one excess counts in it.
@@ -57,28 +58,35 @@ ALLOWANCE, DRIFT_MAX = 0.7, 5.0
 #: unlikely as this, the share of such samples being what it was in about the last 500.
 FLAT_MIN, FLAT_FACTOR, FLAT_CHANCE, FLAT_MEMORY = 8.0, 3.0, 1e-6, 500.0
 
-_TINY = 1e-300
-_SIDES = np.array([1.0, -1.0])
-_LOG_TAILS = np.log(TAILS)
-_SLOPES = np.diff(_LOG_TAILS, prepend=0.0)
-_BEND = SHAPE / (1.0 - SHAPE)
-
-# the same as plain numbers, for one row
-_STEPS, _LEVELS, _SHARES = STEPS.ravel().tolist(), LEVELS.tolist(), SHARES.tolist()
-_TAIL_STARTS, _TAIL_WEIGHTS = TAIL_STARTS.tolist(), TAIL_WEIGHTS.tolist()
-_KNOTS = [list(zip(TAILS.tolist(), _SLOPES.tolist(), starts, strict=True)) for starts in STARTS.tolist()]
-
 COLUMNS = {
-    #: of both measures: logarithms of the quantiles, less `STARTS`; m, less its start; ln κ, less its start; excesses
+    #: logarithms of the quantiles of `size` but the last, less `STARTS`
+    "size_body": Column((4,)),
+    #: of both measures: logarithm of the last quantile, less its start; m, less its start; ln κ, less its start;
+    #: excesses
     #: so far; samples since the last alarm
-    "unusual": Column((2, 9)),
+    "unusual": Column((2, 5)),
     #: Page's sums, of values above the forecast and below it
     "drift": Column((2,)),
     #: samples in a row like the one before, the longest such run that has ended, their share, whether it was told
     "still": Column((4,)),
 }
-_QUANTILES = len(TAILS)
-_TAIL, _SLOPE, _EXCESSES, _CALM = range(_QUANTILES, _QUANTILES + 4)
+_LAST, _TAIL, _SLOPE, _EXCESSES, _CALM = range(5)
+#: Of the quantiles of `size` and, last, that of `drift`, each a row.
+_STARTS = np.append(STARTS, DRIFT_START)[:, None]
+_CHANCES = np.append(TAILS, TAILS[-1])[:, None]
+_STEPS = np.append(np.full(len(TAILS), STEP), DRIFT_STEP)[:, None]
+_LOW, _HIGH = SLOPE_MIN - SLOPE_START, SLOPE_MAX - SLOPE_START
+_LOG_TAILS = np.log(TAILS)
+_SLOPES = np.diff(_LOG_TAILS, prepend=0.0)
+_BEND = SHAPE / (1.0 - SHAPE)
+_SIDES = np.array([1.0, -1.0])
+_TINY = 1e-300
+# the same as plain numbers, for one row
+_LEVELS, _SHARES = LEVELS.tolist(), SHARES.tolist()
+_TAIL_STARTS, _TAIL_WEIGHTS = TAIL_STARTS.tolist(), TAIL_WEIGHTS.tolist()
+_LAST_START, _LAST_STEP = _STARTS[-2:, 0].tolist(), _STEPS[-2:, 0].tolist()
+_LOG_LAST, _TAIL_LAST, _SLOPE_LAST = float(_LOG_TAILS[-1]), float(TAILS[-1]), float(_SLOPES[-1])
+_BODY = list(zip(TAILS[:-1].tolist(), _SLOPES[:-1].tolist(), STARTS[:-1].tolist(), strict=True))
 
 
 class Rule(NamedTuple):
@@ -115,9 +123,11 @@ def update(state: Mapping[str, Array], x: Array, error: Array, sigma: Array, rul
     size = np.abs(rise)
     z = np.copysign(size / np.maximum(np.maximum(np.where(due, sigma, 1.0), size / Z_MAX), _TINY), rise)
     measures = np.stack([_size(z, rule.direction), _drift(state, z, due, rule.direction)], axis=1)
-    log_p = _chances(state, measures)
+    levels = np.log(np.maximum(measures, _TINY))
+    log_p, tops = _below(state, measures, levels, due)
+    _beyond(state, measures / tops - 1.0, due, log_p)
     unusual = (log_p < np.log(rule.rate * LEVELS)) & due[:, None]
-    _learn(state, measures, unusual, due[:, None], rule.rate)
+    _steer(state, unusual, due, rule.rate)
     state["drift"][unusual[:, 1]] = 0.0
     still = _still(state, x)
     log_p[:, 1] -= log(LEVELS[1])
@@ -139,44 +149,73 @@ def _size(z: Array, direction: int) -> Array:
 def _drift(state: Mapping[str, Array], z: Array, due: Array, direction: int) -> Array:
     sums = state["drift"]
     step = np.minimum(np.maximum(z, -DRIFT_MAX), DRIFT_MAX)[:, None] * _SIDES
-    sums += (step - ALLOWANCE) * due[:, None]
+    step -= ALLOWANCE
+    step[~due] = 0.0
+    sums += step
     np.maximum(sums, 0.0, out=sums)
-    drift: Array = sums[:, 0 if direction > 0 else 1] if direction else sums.max(1)
+    drift: Array = sums[:, 0 if direction > 0 else 1] if direction else np.maximum(sums[:, 0], sums[:, 1])
     return drift
 
 
-def _chances(state: Mapping[str, Array], measures: Array) -> Array:
-    """ln p of the measures, shape (n, 2)."""
-    unusual = state["unusual"]
-    quantiles = np.exp(np.maximum.accumulate(unusual[:, :, :_QUANTILES] + STARTS, axis=2))
-    width = quantiles.copy()
-    width[:, :, 1:] -= quantiles[:, :, :-1]
-    share = (measures[:, :, None] - quantiles) / np.maximum(width, _TINY) + 1.0
-    body = (np.minimum(np.maximum(share, 0.0), 1.0) * _SLOPES).sum(2)
-    excess = np.maximum(measures / quantiles[:, :, -1] - 1.0, 0.0)
-    bend = _BEND * excess / (unusual[:, :, _TAIL] + TAIL_STARTS)
-    beyond = np.log1p(bend) * np.exp(unusual[:, :, _SLOPE] + SLOPE_START) / SHAPE
-    log_p: Array = body - beyond
-    return log_p
+def _below(state: Mapping[str, Array], measures: Array, levels: Array, due: Array) -> tuple[Array, Array]:
+    """ln p of the measures as far as their quantiles reach, and the last quantiles, both of shape (n, 2); they learn.
 
-
-def _learn(state: Mapping[str, Array], measures: Array, unusual: Array, due: Array, alarm_rate: float) -> None:
-    known = state["unusual"]
-    tail, slope, excesses, calm = (known[:, :, place] for place in (_TAIL, _SLOPE, _EXCESSES, _CALM))
-    logs = known[:, :, :_QUANTILES] + STARTS
-    excess = measures * np.exp(-logs.max(2)) - 1.0
-    taken = due & (excess > 0.0)
-    excesses += taken
-    weight = np.maximum(TAIL_RATE, 1.0 / (TAIL_WEIGHTS + excesses)) * taken
-    tail += weight * (np.minimum(excess, EXCESS) - TAIL_STARTS - tail)
-    np.maximum(tail, TAIL_MIN - TAIL_STARTS, out=tail)
-    logs += (STEPS * due[:, :, None]) * ((np.log(np.maximum(measures, _TINY))[:, :, None] > logs) - TAILS)
+    `levels` are the logarithms of the measures. That of `drift` is 0 up to its last quantile: it is no alarm.
+    """
+    body, last = state["size_body"], state["unusual"][:, :, _LAST]
+    # the few quantiles first, so that each is a row in memory; at the end that of `drift`
+    logs = np.empty((len(TAILS) + 1, len(due)))
+    logs[: len(_BODY)], logs[len(_BODY) :] = body.T, last.T
+    logs += _STARTS
+    quantiles = np.exp(logs)
+    of_size = np.maximum.accumulate(quantiles[:-1], axis=0, out=quantiles[:-1])
+    width = of_size.copy()
+    width[1:] -= of_size[:-1]
+    share = measures[:, 0] - of_size
+    share /= np.maximum(width, _TINY, out=width)
+    share += 1.0
+    np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
+    share *= _SLOPES[:, None]
+    log_p = np.zeros(measures.shape)
+    share.sum(0, out=log_p[:, 0])
+    above = np.empty(logs.shape, np.bool_)
+    np.greater(levels[:, 0], logs[:-1], out=above[:-1])
+    np.greater(levels[:, 1], logs[-1], out=above[-1])
+    learnt = (above - _CHANCES) * _STEPS
+    learnt[:, ~due] = 0.0
+    logs += learnt
     np.minimum(np.maximum(logs, -BOUND, out=logs), BOUND, out=logs)
-    np.subtract(logs, STARTS, out=known[:, :, :_QUANTILES])
-    slope -= (GAIN * due) * (unusual * np.where(calm >= CALM, 1.0, AGAIN) - alarm_rate * SHARES)
-    low, high = SLOPE_MIN - SLOPE_START, SLOPE_MAX - SLOPE_START
-    np.minimum(np.maximum(slope, low, out=slope), high, out=slope)
-    calm += due
+    logs -= _STARTS
+    body[...], last[...] = logs[: len(_BODY)].T, logs[len(_BODY) :].T
+    return log_p, quantiles[-2:].T
+
+
+def _beyond(state: Mapping[str, Array], excess: Array, due: Array, log_p: Array) -> None:
+    """Take from ln p, shape (n, 2), what lies beyond the last quantile, which few samples do, and learn how far that
+    is.
+
+    `excess`, shape (n, 2), is x where it is above 0.
+    """
+    row, which = np.nonzero((excess > 0.0) & due[:, None])
+    if not len(row):
+        return
+    x, known = excess[row, which], state["unusual"]
+    mean = known[row, which, _TAIL] + TAIL_STARTS[which]
+    slope = np.exp(known[row, which, _SLOPE] + SLOPE_START)
+    log_p[row, which] += _LOG_LAST * which - np.log1p(_BEND * x / mean) * slope / SHAPE
+    known[row, which, _EXCESSES] += 1.0
+    weight = np.maximum(TAIL_RATE, 1.0 / (TAIL_WEIGHTS[which] + known[row, which, _EXCESSES]))
+    mean += weight * (np.minimum(x, EXCESS) - mean)
+    known[row, which, _TAIL] = np.maximum(mean, TAIL_MIN) - TAIL_STARTS[which]
+
+
+def _steer(state: Mapping[str, Array], unusual: Array, due: Array, alarm_rate: float) -> None:
+    slope, calm = state["unusual"][:, :, _SLOPE], state["unusual"][:, :, _CALM]
+    slope += np.where(due[:, None], GAIN * alarm_rate * SHARES, 0.0)
+    np.minimum(slope, _HIGH, out=slope)
+    if unusual.any():
+        slope[unusual] = np.maximum(slope[unusual] - GAIN * np.where(calm[unusual] >= CALM, 1.0, AGAIN), _LOW)
+    calm += due[:, None]
     calm[unusual] = 0.0
 
 
@@ -212,8 +251,9 @@ def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule
     direction = rule.direction
     size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
     known = state["unusual"][0].tolist()
-    log_p, spike = _chance(known[0], 0, size, rule.rate)
-    log_drift, shift = _chance(known[1], 1, drift, rule.rate)
+    log_p, below = _below_one(state, size)
+    log_p, spike = _beyond_one(known[0], 0, size, log_p, below, rule.rate)
+    log_drift, shift = _beyond_one(known[1], 1, drift, 0.0, 0.0, rule.rate)
     state["unusual"][0] = known
     state["drift"][0] = (0.0, 0.0) if shift else (up, down)
     p = min(exp(min(log_p, log_drift - log(LEVELS[1])) if shift else log_p), flat)
@@ -221,29 +261,44 @@ def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule
     return p, FLAT if flat < 1.0 else SHIFT if shift else kind
 
 
-def _chance(known: list[float], which: int, measure: float, alarm_rate: float) -> tuple[float, bool]:
-    """`_chances` and `_learn` for one measure: ln p, whether that is an alarm, and `known` brought up to date."""
-    log_measure, log_p, below = log(max(measure, _TINY)), 0.0, 0.0
-    step = _STEPS[which]
-    for place, (tail, slope, start) in enumerate(_KNOTS[which]):
-        level = known[place] + start
-        quantile = max(exp(level), below)
-        log_p += slope * min(max((measure - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
+def _below_one(state: Mapping[str, Array], size: float) -> tuple[float, float]:
+    """`_below` for `size` and all its quantiles but the last: ln p, and the highest of them."""
+    body, level = state["size_body"][0].tolist(), log(max(size, _TINY))
+    log_p = below = 0.0
+    for place, (tail, slope, start) in enumerate(_BODY):
+        at = body[place] + start
+        quantile = max(exp(at), below)
+        log_p += slope * min(max((size - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
         below = quantile
-        known[place] = min(max(level + step * ((log_measure > level) - tail), -BOUND), BOUND) - start
-    excess = measure / below - 1.0
+        body[place] = min(max(at + STEP * ((level > at) - tail), -BOUND), BOUND) - start
+    state["size_body"][0] = body
+    return log_p, below
+
+
+def _beyond_one(
+    known: list[float], which: int, measure: float, log_p: float, below: float, alarm_rate: float
+) -> tuple[float, bool]:
+    """The last quantile of `_below`, `_beyond` and `_steer` for one measure: ln p, and whether that is an alarm."""
+    at = known[_LAST] + _LAST_START[which]
+    last = max(exp(at), below)
+    if which == 0:
+        log_p += _SLOPE_LAST * min(max((measure - last) / max(last - below, _TINY) + 1.0, 0.0), 1.0)
+    above = log(max(measure, _TINY)) > at
+    moved = at + _LAST_STEP[which] * (above - _TAIL_LAST)
+    known[_LAST] = min(max(moved, -BOUND), BOUND) - _LAST_START[which]
+    excess = measure / last - 1.0
     if excess > 0.0:
         mean = known[_TAIL] + _TAIL_STARTS[which]
-        log_p -= log1p(_BEND * excess / mean) * exp(known[_SLOPE] + SLOPE_START) / SHAPE
+        log_p += _LOG_LAST * which - log1p(_BEND * excess / mean) * exp(known[_SLOPE] + SLOPE_START) / SHAPE
         known[_EXCESSES] += 1.0
         weight = max(TAIL_RATE, 1.0 / (_TAIL_WEIGHTS[which] + known[_EXCESSES]))
         mean += weight * (min(excess, EXCESS) - mean)
         known[_TAIL] = max(mean, TAIL_MIN) - _TAIL_STARTS[which]
     alarm = log_p < log(alarm_rate * _LEVELS[which])
-    paid = (1.0 if known[_CALM] >= CALM else AGAIN) if alarm else 0.0
-    paid = GAIN * (paid - alarm_rate * _SHARES[which])
-    known[_SLOPE] = min(max(known[_SLOPE] - paid, SLOPE_MIN - SLOPE_START), SLOPE_MAX - SLOPE_START)
-    known[_CALM] = 0.0 if alarm else known[_CALM] + 1.0
+    slope = min(known[_SLOPE] + GAIN * alarm_rate * _SHARES[which], _HIGH)
+    if alarm:
+        slope = max(slope - GAIN * (1.0 if known[_CALM] >= CALM else AGAIN), _LOW)
+    known[_SLOPE], known[_CALM] = slope, 0.0 if alarm else known[_CALM] + 1.0
     return log_p, alarm
 
 
