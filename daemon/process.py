@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ log = logging.getLogger("forecastd")
 START_S, SILENT_S = 60.0, 10.0
 #: Seconds until a dead child is started again: doubled each time up to the second, forgotten after the third of health.
 BACKOFF_S, BACKOFF_S_MAX, HEALTHY_S = 0.1, 10.0, 60.0
+#: Deaths in a row after which one that the daemon can do without is left alone, and for how many seconds.
+DEATHS_MAX, BROKEN_S = 5, 3600.0
 
 Hello = dict[str, Any]
 
@@ -26,22 +29,31 @@ Hello = dict[str, Any]
 @dataclass(frozen=True)
 class Spec:
     """A kind of process. `hello` makes its first line out of the settings and of what is bound so far (the first word
-    of a `bound` line, to addresses); None while something it needs is missing."""
+    of a `bound` line, to addresses); None while something it needs is missing.
+
+    The daemon can do without a `spare` one: it runs from when another asks for it, nothing waits for it, and it has
+    nothing to lose. `silent_s` is its own bound for the silence of its loop."""
 
     name: str
     command: list[str]
     hello: Callable[[Settings, dict[str, list[str]]], Hello | None]
     environment: dict[str, str] = field(default_factory=dict)
+    spare: bool = False
+    silent_s: float | None = None
 
 
 class Child:
-    """One process and its pipes; `start_at` is when it is due, None while it runs. Seconds of the monotonic clock."""
+    """One process and its pipes; `start_at` is when it is due, None while it runs or nobody wants it. Seconds of the
+    monotonic clock."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.process: subprocess.Popen[bytes] | None = None
+        self.wanted = not spec.spare
         self.restarts = 0
-        self.start_at: float | None = 0.0
+        #: deaths since it last said that it had done something
+        self.deaths = 0
+        self.start_at: float | None = 0.0 if self.wanted else None
         self.started_at = 0.0
         self.stdin = self.stdout = -1
         self._backoff_s = BACKOFF_S
@@ -51,6 +63,7 @@ class Child:
         self.ready = False
         self.greeted = False
         self.beat_at: float | None = None
+        self.hung = False
         self.failed: tuple[str, int] | None = None
         self.silenced = False
         self._rest = b""
@@ -96,6 +109,8 @@ class Child:
             self.ready = self.ready or bool(line.get("ready"))
             if "beat" in line:
                 self.beat_at = now
+            if "done" in line:
+                self.deaths = 0
             if "failed" in line:
                 self.failed = (str(line["failed"]), int(line.get("status", 3)))
         return said
@@ -104,9 +119,10 @@ class Child:
         """Whether it is overdue: to be ready, or, if it has ever beaten, to beat again."""
         if not self.ready:
             return self.greeted and now - self.started_at > START_S
-        return self.beat_at is not None and now - self.beat_at > SILENT_S
+        return self.beat_at is not None and now - self.beat_at > (self.spec.silent_s or SILENT_S)
 
     def signal(self, number: int) -> None:
+        """Sends it this signal, if it is alive."""
         if self.process is not None and self.alive:
             self.process.send_signal(number)
 
@@ -118,12 +134,26 @@ class Child:
         self.ready = False
         return process.wait() if process else 0
 
+    def want(self, now: float) -> None:
+        """Has it started, unless it runs or its start is planned."""
+        self.wanted = True
+        if self.process is None and self.start_at is None:
+            self.start_at = now
+
+    def unwant(self) -> None:
+        """Ends it, for nobody wants it any more."""
+        self.wanted, self.start_at = False, None
+        self.signal(signal.SIGKILL)
+
     def rest(self, now: float) -> float:
         """Plans the next start; the seconds until then."""
         if now - self.started_at > HEALTHY_S:
             self._backoff_s = BACKOFF_S
         wait_s = self._backoff_s
-        self.start_at = now + wait_s
         self._backoff_s = min(2 * wait_s, BACKOFF_S_MAX)
         self.restarts += 1
+        self.deaths += 1
+        if self.spec.spare and self.deaths >= DEATHS_MAX:
+            wait_s = BROKEN_S
+        self.start_at = now + wait_s
         return wait_s

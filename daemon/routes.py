@@ -131,12 +131,12 @@ class Routes:
         return answer({"status": "failing", "reason": told}, 503)
 
     async def ready(self, request: Request) -> Response:
-        """Whether samples are forecast and acknowledged: the engine reported lately, no process is down, and the
-        journal keeps up."""
+        """Whether samples are forecast and acknowledged: the engine reported lately, no process that it takes is down,
+        and the journal keeps up."""
         reasons = [
             f"the process {name!r} is down"
             for name, state in self.behind.surroundings().processes.items()
-            if not state.get("up", 1)
+            if not state.get("up", 1) and not state.get("spare")
         ]
         if self.behind.fresh and self.behind.view.board is not None:
             counters = self.behind.view.board.counters

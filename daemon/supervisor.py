@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -19,7 +21,7 @@ import msgspec
 
 from .endpoint import host_port, parse, taken, tcp
 from .errors import CannotStart, Failure, Misuse
-from .process import Child, Hello, Spec
+from .process import BROKEN_S, Child, Hello, Spec
 from .settings import Settings
 from .systemd import Notifier
 
@@ -31,6 +33,10 @@ DRAIN_S = 8.0
 TWICE_S = 0.1
 
 
+#: One core a process: the engine's products are small, and threads that spin for them cost latency.
+_ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
 def _engine_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello:
     board = bound.get("board", [""])[0]
     if board:
@@ -40,7 +46,7 @@ def _engine_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello:
             for text, address in zip(settings.ingest, bound["ingest"], strict=True)
         )
         settings = msgspec.structs.replace(settings, ingest=ingest, publish=bound["publish"][0])
-    return {"settings": settings, "board": board}
+    return {"settings": settings, "board": board, "folder": bound.get("folder", [""])[0]}
 
 
 def _web_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello | None:
@@ -53,10 +59,11 @@ def _web_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello | None:
 
 def specs(settings: Settings) -> list[Spec]:
     """The processes these settings ask for, in the order in which they are started."""
-    # One core a process: the engine's products are small, and threads that spin for them cost latency.
-    engine = Spec("engine", _module("engine"), _engine_hello, {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
-    web = Spec("web", _module("web"), _web_hello)
-    return [engine, web] if settings.web else [engine]
+    engine = Spec("engine", _module("engine"), _engine_hello, _ONE_CORE)
+    children = [engine]
+    if settings.web:
+        children.append(Spec("web", _module("web"), _web_hello))
+    return children
 
 
 def _module(name: str) -> list[str]:
@@ -90,6 +97,7 @@ class Supervisor:
         check_ports(self.settings)
         self._listen_to_signals()
         try:
+            self._make_folder()
             while not self.asked_to_stop:
                 self.start()
                 self.wait()
@@ -97,6 +105,8 @@ class Supervisor:
             self.drain()
         finally:
             self.kill()
+            for folder in self.bound.get("folder", []):
+                shutil.rmtree(folder, ignore_errors=True)
             signal.set_wakeup_fd(-1)
             self._selector.close()
 
@@ -110,7 +120,7 @@ class Supervisor:
             if child.process and not child.greeted and (hello := child.spec.hello(self.settings, self.bound)):
                 child.tell(hello)
                 child.greeted = True
-        if not self.started and all(child.ready for child in self.children):
+        if not self.started and all(child.ready for child in self.children if not child.spec.spare):
             self.started = True
             self.say("ready")
             self.notifier.tell("READY=1")
@@ -134,9 +144,18 @@ class Supervisor:
                 self.bound.setdefault(what, []).append(address)
                 if what != "board":
                     self.say(str(line["bound"]))
+            if "want" in line:
+                self._want(str(line["want"]), str(line.get("link", "")))
         if child.silenced:
             # A closed pipe is readable for ever.
             self._forget(child)
+
+    def _want(self, name: str, link: str) -> None:
+        """Starts a spare process, and tells it where it is awaited."""
+        self.bound["link"] = [link]
+        for child in self.children:
+            if child.spec.spare and child.spec.name == name:
+                child.want(time.monotonic())
 
     def _forget(self, child: Child) -> None:
         if child.stdout in self._selector.get_map():
@@ -153,6 +172,7 @@ class Supervisor:
                 self._dead(child, now)
             elif child.hangs(now):
                 log.error("%s hangs: killed", child.spec.name)
+                child.hung = True
                 child.signal(signal.SIGKILL)
         if self.started and self.notifier.watchdog_s and now >= self._notify_at:
             self._notify_at = now + self.notifier.watchdog_s
@@ -161,18 +181,32 @@ class Supervisor:
     def _dead(self, child: Child, now: float) -> None:
         self.hear(child)
         self._forget(child)
+        hung = child.hung
         name, how = child.spec.name, _how(child.bury())
-        if not self.started:
+        if not child.wanted:
+            return
+        if not self.started and not child.spec.spare:
             if child.failed:
                 raise (Misuse if child.failed[1] == Misuse.exit_code else CannotStart)(child.failed[0])
             raise CannotStart(f"the process '{name}' {how} before it was ready; its log is above")
         wait_s = child.rest(now)
         why = f" ({child.failed[0]})" if child.failed else ""
-        log.error("%s %s%s: started again in %g s", name, how, why, wait_s)
+        without = ", and the daemon goes on without it" if wait_s == BROKEN_S else ""
+        log.error("%s %s%s: started again in %g s%s", name, how, why, wait_s, without)
+        for other in self.children:
+            if child.spec.spare and not other.spec.spare and other.greeted:
+                other.tell({"lost": name, "hung": hung, "again_s": wait_s})
+            elif other.spec.spare and name == "engine":
+                # The next engine has another link, and asks when it needs one.
+                other.unwant()
 
     def _tell_state(self) -> None:
         """Tells the web process when a process came or went."""
-        state = {c.spec.name: {"up": int(c.ready), "restarts": c.restarts} for c in self.children}
+        state = {
+            c.spec.name: {"up": int(c.ready), "restarts": c.restarts} | ({"spare": 1} if c.spec.spare else {})
+            for c in self.children
+            if c.wanted
+        }
         if state != self._told:
             self._told = state
             for child in self.children:
@@ -185,14 +219,15 @@ class Supervisor:
         deadline = time.monotonic() + DRAIN_S
         for child in self.children:
             child.start_at = None
-            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGKILL if child.spec.spare else signal.SIGTERM)
         while any(child.alive for child in self.children):
             if self.asked_to_stop[-1] - self.asked_to_stop[0] > TWICE_S:
                 raise Failure("ended at once, as asked; what had not been worked off is lost")
             if time.monotonic() > deadline:
                 raise Failure(f"not drained within {DRAIN_S:g} s; what had not been worked off is lost")
             self.wait(0.1)
-        ends = {child.spec.name: child.process.returncode for child in self.children if child.process}
+        vital = [child for child in self.children if not child.spec.spare]
+        ends = {child.spec.name: child.process.returncode for child in vital if child.process}
         if bad := [f"{name} {_how(status)}" for name, status in ends.items() if status not in (0, -signal.SIGTERM)]:
             raise Failure(f"ended, but {' and '.join(bad)}; the log is above")
 
@@ -202,6 +237,15 @@ class Supervisor:
             child.signal(signal.SIGKILL)
             if child.process:
                 child.bury()
+
+    def _make_folder(self) -> None:
+        """A folder that is this user's alone, for the link between engine and a spare process: who could write to it
+        could put weights into the engine."""
+        if any(child.spec.spare for child in self.children):
+            try:
+                self.bound["folder"] = [tempfile.mkdtemp(prefix="forecastd-")]
+            except OSError as error:
+                log.warning("no folder for temporary files, so nothing is learnt: %s", error)
 
     def _listen_to_signals(self) -> None:
         reading, writing = os.pipe()

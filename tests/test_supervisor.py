@@ -17,7 +17,15 @@ import pytest
 
 from forecastd.daemon import process as module
 from forecastd.daemon.errors import CannotStart
-from forecastd.daemon.process import BACKOFF_S, BACKOFF_S_MAX, HEALTHY_S, Child, Spec
+from forecastd.daemon.process import (
+    BACKOFF_S,
+    BACKOFF_S_MAX,
+    BROKEN_S,
+    DEATHS_MAX,
+    HEALTHY_S,
+    Child,
+    Spec,
+)
 from forecastd.daemon.settings import Settings
 from forecastd.daemon.supervisor import check_ports, specs
 from forecastd.daemon.systemd import Notifier
@@ -43,6 +51,8 @@ if "crashing" in manner:
     sys.exit(9)
 if "late" in manner:
     time.sleep(0.3)
+if "wanting" in manner:
+    say(want="trainer", link="ipc://" + hello["bound"]["folder"][0] + "/x")
 if "never" in manner:
     time.sleep(60)
 for line in hello["binds"]:
@@ -76,7 +86,8 @@ for name, value in plan["constants"].items():
 def spec(child):
     def hello(settings, bound):
         return None if child.get("needs") and child["needs"] not in bound else {**child, "bound": bound}
-    return Spec(child["name"], [sys.executable, "-c", plan["code"]], hello, {"PLANNED": "1"})
+    spare, silent_s = child.get("spare", False), child.get("silent_s")
+    return Spec(child["name"], [sys.executable, "-c", plan["code"]], hello, {"PLANNED": "1"}, spare, silent_s)
 settings = Settings(ingest=("tcp://127.0.0.1:0",), publish="tcp://127.0.0.1:0", web="")
 try:
     supervisor.Supervisor(settings, lambda line: print(line, flush=True), [spec(c) for c in plan["children"]]).run()
@@ -133,7 +144,7 @@ class Stage:
 
     def close(self) -> None:
         """Nothing is left; if the supervisor ended by itself, nothing may have been left."""
-        pids = [pid for name in ("engine", "web") for pid in self.lives(name)]
+        pids = [pid for name in ("engine", "web", "trainer") for pid in self.lives(name)]
         ended = self.process.poll() is not None
         self.process.kill()
         self.process.wait()
@@ -287,6 +298,110 @@ def test_one_that_never_gets_ready_is_killed(stages: Any) -> None:
     assert "engine hangs: killed" in stage.log()
 
 
+# ---- a spare one
+
+WANTING = dict(ENGINE, manner="wanting reading")
+TRAINER = {"name": "trainer", "needs": "link", "spare": True}
+
+
+def hellos(stage: Stage, name: str) -> list[dict[str, Any]]:
+    return [note["hello"] for note in stage.notes(name) if "hello" in note]
+
+
+def test_a_spare_process_is_not_started_before_it_is_wanted(stages: Any) -> None:
+    """The daemon is ready without it, and nothing is told of it."""
+    stage = stages(dict(ENGINE, manner="reading"), dict(TRAINER), dict(WEB))
+    assert stage.lines()[-1] == "ready"
+    until(lambda: [note for note in stage.notes("web") if "processes" in note])
+    assert all("trainer" not in note["processes"] for note in stage.notes("web") if "processes" in note)
+    assert stage.end() == 0
+    assert stage.lives("trainer") == []
+
+
+def test_a_spare_process_is_started_when_it_is_wanted_and_told_where(stages: Any) -> None:
+    """In a folder that is its user's alone and goes when the daemon goes."""
+    stage = stages(dict(WANTING), dict(TRAINER))
+    stage.lines()
+    until(lambda: stage.lives("trainer"))
+    (hello,) = hellos(stage, "trainer")
+    folder = Path(hello["bound"]["folder"][0])
+    assert hello["bound"]["link"] == [f"ipc://{folder}/x"]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert stage.end() == 0
+    assert not folder.exists()
+
+
+def test_nothing_waits_for_a_spare_process_that_does_not_get_ready(stages: Any) -> None:
+    """Nor does its end, which is at once and no failure."""
+    stage = stages(dict(WANTING), dict(TRAINER, manner="never deaf"))
+    assert stage.lines()[-1] == "ready"
+    until(lambda: stage.lives("trainer"))
+    assert stage.end() == 0
+    assert gone(stage.lives("trainer")[0])
+
+
+def test_who_wanted_a_spare_process_hears_that_it_is_lost(stages: Any) -> None:
+    """And whether it died or hung, by a bound of its own."""
+    stage = stages(dict(WANTING), dict(TRAINER, silent_s=0.3), dict(WEB))
+    stage.lines()
+
+    def up(restarts: int) -> bool:
+        """Whether it is ready, and so has beaten: one that has not would only be late."""
+        state = {"up": 1, "restarts": restarts, "spare": 1}
+        return any(note.get("processes", {}).get("trainer") == state for note in stage.notes("web"))
+
+    until(lambda: up(0))
+    os.kill(stage.lives("trainer")[0], signal.SIGKILL)
+    until(lambda: up(1))
+    os.kill(stage.lives("trainer")[1], signal.SIGSTOP)
+    until(lambda: len(stage.lives("trainer")) == 3)
+    lost = [note for note in stage.notes("engine") if "lost" in note]
+    assert lost == [
+        {"lost": "trainer", "hung": False, "again_s": BACKOFF_S},
+        {"lost": "trainer", "hung": True, "again_s": 2 * BACKOFF_S},
+    ]
+    assert len(stage.lives("engine")) == 1
+
+
+def test_a_spare_process_that_dies_again_and_again_is_left_alone(stages: Any) -> None:
+    """After so many deaths; the others go on, and who wanted it is told for how long."""
+    stage = stages(dict(WANTING), dict(TRAINER, manner="crashing"), BACKOFF_S_MAX=0.1)
+    stage.lines()
+    until(lambda: "started again in 3600 s" in stage.log())
+    assert len(stage.lives("trainer")) == DEATHS_MAX
+    until(lambda: [note for note in stage.notes("engine") if note.get("again_s") == BROKEN_S])
+    assert stage.end() == 0
+
+
+def test_a_spare_process_that_gets_something_done_is_not_left_alone() -> None:
+    """Deaths count only in a row."""
+    child = Child(Spec("x", [], lambda *_: {}, spare=True))
+    child.stdout, writing = os.pipe()
+    try:
+        for _ in range(DEATHS_MAX - 1):
+            child.rest(1.0)
+        os.write(writing, b'{"done": true}\n')
+        child.hear(1.0)
+        assert child.rest(1.0) < BROKEN_S
+        for _ in range(DEATHS_MAX - 2):
+            assert child.rest(1.0) < BROKEN_S
+        assert child.rest(1.0) == BROKEN_S
+    finally:
+        os.close(writing)
+        os.close(child.stdout)
+
+
+def test_when_the_engine_dies_its_trainer_ends_and_comes_back_when_the_next_one_wants_it(stages: Any) -> None:
+    """What the trainer knows is the dead engine's."""
+    stage = stages(dict(WANTING), dict(TRAINER))
+    stage.lines()
+    until(lambda: stage.lives("trainer"))
+    os.kill(stage.lives("engine")[0], signal.SIGKILL)
+    until(lambda: len(stage.lives("trainer")) == 2)
+    assert gone(stage.lives("trainer")[0])
+    assert len(stage.lives("engine")) == 2
+
+
 # ---- end
 
 
@@ -383,7 +498,7 @@ def test_a_restarted_engine_gets_the_addresses_of_the_first() -> None:
         publish="tcp://127.0.0.1:0",
     )
     engine, web = specs(settings)
-    assert engine.hello(settings, {}) == {"settings": settings, "board": ""}
+    assert engine.hello(settings, {}) == {"settings": settings, "board": "", "folder": ""}
     bound = {
         "ingest": ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "tcp://127.0.0.1:9"],
         "publish": ["tcp://127.0.0.1:3"],
