@@ -33,7 +33,7 @@ COMMANDS = {
     "watch": Entry("watch", "watch", "Forecasts as they come, as a live table or as JSON lines."),
     "train": Entry("train", "train", "Make a model from a recipe."),
     "backtest": Entry("backtest", "backtest", "Run CSV files through the daemon's own pipeline, and score it."),
-    "models": Entry("models", "models", "List, show, import, export and roll back models."),
+    "models": Entry("models_command", "models", "List, show, import, export and roll back models."),
     "config": Entry("configure", "config", "Write, check and show the configuration."),
     "journal": Entry("journal_command", "journal", "Verify and export what is in a state folder."),
     "keys": Entry("keys", "keys", "Make and list CURVE keys."),

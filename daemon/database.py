@@ -1,5 +1,5 @@
 """The journal as a SQLite file: commits, the names of series, the runs of the daemon with their settings and models,
-events.
+versions and champions, events.
 
 SQLite keeps each transaction whole; that what is read is what was written, the checksums here say.
 """
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .disk import watched
+from .lineage import Champion, Change, Version
 from .record import Damaged, Foreign, checksum
 
 #: Pages of the write-ahead log that are let grow before they are moved into the file: 8 MB.
@@ -35,6 +36,13 @@ _SCHEMA = (
         "CREATE TABLE commits (step INTEGER PRIMARY KEY, steps INTEGER NOT NULL, samples INTEGER NOT NULL,"
         " life INTEGER NOT NULL, time REAL NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL)",
         "CREATE TABLE events (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, time REAL NOT NULL, body TEXT NOT NULL)",
+    ),
+    (
+        "CREATE TABLE versions (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, time REAL NOT NULL,"
+        " origin TEXT NOT NULL, checksum INTEGER NOT NULL)",
+        "CREATE TABLE champions (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT NULL, slot TEXT NOT NULL,"
+        " number INTEGER NOT NULL, root TEXT NOT NULL, reason TEXT NOT NULL, body TEXT NOT NULL,"
+        " checksum INTEGER NOT NULL)",
     ),
 )
 SCHEMA = len(_SCHEMA)
@@ -124,7 +132,7 @@ class Database:
 
     # ---- for the one that writes
 
-    def enter(self, life: Life, now: float, model: bytes = b"") -> int:
+    def enter(self, life: Life, now: float, model: bytes = b"", changes: Sequence[Change] = ()) -> int:
         """Note that a run of the daemon begins, and with what; the number of that run. Full, Failed."""
         settings = msgspec.json.encode(life.settings)
         with watched(), self._transaction():
@@ -132,13 +140,19 @@ class Database:
                 self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (life.model, model))
             row = (now, settings, life.model, checksum(settings, life.model))
             cursor = self._db.execute("INSERT INTO lives (time, settings, model, checksum) VALUES (?, ?, ?, ?)", row)
+            self._write(changes)
         return int(cursor.lastrowid or 0)
 
     def commit(
-        self, commit: Commit, names: Sequence[str] = (), first: int = 0, events: Sequence[Mapping[str, Any]] = ()
+        self,
+        commit: Commit,
+        names: Sequence[str] = (),
+        first: int = 0,
+        events: Sequence[Mapping[str, Any]] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
-        """Put one commit on the disk, with the names new in it, those of the rows from `first` on, and its events.
-        Full, Failed.
+        """Put one commit on the disk, with the names new in it, those of the rows from `first` on, its events, and what
+        changed of the models. Full, Failed.
         """
         with watched(), self._transaction():
             if names:
@@ -149,8 +163,29 @@ class Database:
             for event in events:
                 row = (commit.step, commit.time, msgspec.json.encode(event).decode())
                 self._db.execute("INSERT INTO events (step, time, body) VALUES (?, ?, ?)", row)
+            self._write(changes)
         self._written += len(commit.body) // 4096 + 8
         self._commits += 1
+
+    def change(self, changes: Sequence[Change]) -> None:
+        """Put changes of the models on the disk while no daemon runs. Full, Failed."""
+        with watched(), self._transaction():
+            self._write(changes)
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        for version, body, champion in changes:
+            if version is not None:
+                self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (version.sha256, body))
+                row = (*version, checksum(b"", *version))
+                self._db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?)", row)
+            if champion is not None:
+                *fields, figures = champion
+                told = msgspec.json.encode(figures)
+                self._db.execute(
+                    "INSERT INTO champions (time, step, slot, number, root, reason, body, checksum)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*fields, told.decode(), checksum(told, *fields)),
+                )
 
     def tidy(self, through: int, before: float, bytes_max: int) -> int:
         """Between two commits: move the write-ahead log into the file, and forget commits up to step `through`
@@ -238,6 +273,30 @@ class Database:
             return dict(self._db.execute("SELECT sha256, body FROM models"))
         except sqlite3.DatabaseError as error:
             raise Damaged(f"the models cannot be read: {error}") from None
+
+    def versions(self) -> list[Version]:
+        """The versions of the shared model, by number; those that are not as they were written are left out. Damaged
+        where none can be read."""
+        try:
+            rows = self._db.execute("SELECT number, sha256, time, origin, checksum FROM versions ORDER BY number")
+            return [Version(*fields) for *fields, total in rows if checksum(b"", *fields) == total]
+        except sqlite3.DatabaseError as error:
+            raise Damaged(f"the versions cannot be read: {error}") from None
+
+    def champions(self) -> list[Champion]:
+        """Which versions served, oldest first; those that are not as they were written are left out. Damaged where none
+        can be read."""
+        try:
+            rows = self._db.execute(
+                "SELECT time, step, slot, number, root, reason, body, checksum FROM champions ORDER BY id"
+            )
+            return [
+                Champion(*(*fields, msgspec.json.decode(body, type=dict[str, Any])))
+                for *fields, body, total in rows
+                if checksum(body.encode(), *fields) == total
+            ]
+        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+            raise Damaged(f"the champions cannot be read: {error}") from None
 
     def events(self) -> list[dict[str, Any]]:
         """What happened to the models, oldest first."""

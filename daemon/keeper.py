@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from ..models import checkpoint
@@ -15,9 +16,11 @@ from ..models.checkpoint import Checkpoint, CheckpointError
 from ..models.weights import Weights, digest
 from . import snapshot
 from .batch import Batch, Effects, Reply
+from .champion import Champions
 from .database import Life
 from .disk import Failed, Full
 from .journal import Journal
+from .lineage import Lineage
 from .pipeline import Pipeline
 from .record import Damaged, Foreign
 from .recovery import Recovery, recover
@@ -42,6 +45,9 @@ class Ephemeral:
 
     def __init__(self, settings: Settings, model: Checkpoint | None) -> None:
         self.pipeline = Pipeline(settings, model.weights if model else None)
+        self.champions = _champions(settings, model, Lineage(), {})
+        if self.champions:
+            self.champions.start(time.time(), 0)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         return replies
@@ -77,8 +83,10 @@ class Keeper:
         writer: Callable[[Journal], Writer],
         clock: Callable[[], float],
         spent_s: float,
+        champions: Champions | None = None,
     ) -> None:
         self.pipeline = found.pipeline
+        self.champions = champions
         self._store = store
         older = [0, *sorted(step for step in store.snapshots() if step <= found.step)][-2:]
         self._journal = Journal(
@@ -127,8 +135,12 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> Keeper:
         """A run of the daemon on an open folder. Foreign, Full, Failed."""
-        weights = model.weights if model else None
         began = clock()
+        lineage, bodies = _stored(store)
+        champions = _champions(settings, model, lineage, bodies)
+        if model and champions:
+            model = checkpoint.seal(replace(champions.model, weights=champions.weights))
+        weights = model.weights if model else None
         found = recovered(store, settings, weights)
         # A daemon that is killed again and again must not have more to replay each time.
         spent_s = clock() - began
@@ -136,7 +148,13 @@ class Keeper:
             log.info("state of step %d, %d samples replayed, in %.2f s", found.step, found.replayed, spent_s)
         life = Life(snapshot.shaping(settings), digest(weights) if weights else "")
         file = checkpoint.encode(model) if model else b""
-        return cls(store, found, store.enter(life, now, file), settings, writer, clock, spent_s)
+        # a journal that was set aside took with it what was known of the models
+        lost = bool(lineage.champions) and not store.lineage().champions
+        changes = champions.start(now, found.step, rewrite=lost) if champions else []
+        if champions:
+            found.pipeline.version = champions.number
+        number = store.enter(life, now, file, changes)
+        return cls(store, found, number, settings, writer, clock, spent_s, champions)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
@@ -176,6 +194,7 @@ class Kept(Protocol):
     """What the engine knows of either."""
 
     pipeline: Pipeline
+    champions: Champions | None
 
     def append(
         self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float
@@ -186,6 +205,20 @@ class Kept(Protocol):
     def turn(self) -> None: ...
     def told(self) -> dict[str, float]: ...
     def close(self) -> list[Reply]: ...
+
+
+def _champions(
+    settings: Settings, model: Checkpoint | None, lineage: Lineage, bodies: Mapping[str, bytes]
+) -> Champions | None:
+    return Champions(model, lineage, bodies) if model and "rnn" in settings.experts else None
+
+
+def _stored(store: Store) -> tuple[Lineage, dict[str, bytes]]:
+    """The lineage and the files of all models; none where they cannot be read, which recovery will tell of."""
+    try:
+        return store.lineage(), store.models()
+    except Damaged:
+        return Lineage(), {}
 
 
 def models_of(store: Store) -> dict[str, Weights | None]:

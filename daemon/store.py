@@ -14,6 +14,7 @@ from typing import Any
 
 from . import disk
 from .database import Commit, Database, Life
+from .lineage import Change, Lineage
 from .record import Damaged
 
 FILE = "journal.db"
@@ -78,13 +79,18 @@ class Store:
 
     # ---- the journal
 
-    def enter(self, life: Life, now: float, model: bytes = b"") -> int:
-        return self.db.enter(life, now, model)
+    def enter(self, life: Life, now: float, model: bytes = b"", changes: Sequence[Change] = ()) -> int:
+        return self.db.enter(life, now, model, changes)
 
     def commit(
-        self, commit: Commit, names: Sequence[str] = (), first: int = 0, events: Sequence[Mapping[str, Any]] = ()
+        self,
+        commit: Commit,
+        names: Sequence[str] = (),
+        first: int = 0,
+        events: Sequence[Mapping[str, Any]] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
-        self.db.commit(commit, names, first, events)
+        self.db.commit(commit, names, first, events, changes)
 
     def tidy(self, through: int, before: float, bytes_max: int) -> int:
         return self.db.tidy(through, before, bytes_max)
@@ -100,6 +106,10 @@ class Store:
 
     def models(self) -> dict[str, bytes]:
         return self.db.models()
+
+    def lineage(self) -> Lineage:
+        """The versions of the shared model and the champions among them. Damaged."""
+        return Lineage(self.db.versions(), self.db.champions())
 
     def set_aside(self, why: str) -> None:
         """Begin a new journal, and keep the one there was under another name. Full, Failed."""

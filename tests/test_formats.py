@@ -2,6 +2,7 @@
 
 `golden/state-N` was made by a forecastd whose newest formats were those of N; a new format adds a folder and changes
 none. Each holds 30 samples each of `boiler` and `tank α` by the producer `plc-7`, the first 20 of them in a snapshot.
+From `state-2` on a second version of the model serves.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def test_fault_7_every_format_there_was_has_a_folder() -> None:
     assert len(GOLDEN) == max(SCHEMA, FORMAT)
 
 
-def test_fault_7_an_old_folder_is_read_and_gone_on_with(folder: Path) -> None:
+def test_fault_7_an_old_folder_is_read_and_gone_on_with(folder: Path, request: pytest.FixtureRequest) -> None:
     settings = msgspec.structs.replace(SETTINGS, state=str(folder))
     keeper = Keeper.open(settings, model(units=3), NOW)
     assert keeper.told()["journal_damaged"] == 0
@@ -43,9 +44,11 @@ def test_fault_7_an_old_folder_is_read_and_gone_on_with(folder: Path) -> None:
     account = keeper.pipeline.admission.ledger.accounts["plc-7"]
     assert (account.epoch, account.seq, account.samples) == (3, 60, 60)
     assert np.isclose(keeper.pipeline.forecaster.table["last"], [np.sin(29 / 3), 14.5]).all()
+    versions = 1 if "state-1" in request.node.name else 2
+    assert keeper.pipeline.version == versions
     keeper.close()
     found = verify(Store.read(folder))
-    assert (found.ok, found.samples, found.snapshots, found.models) == (True, 60, 1, 1)
+    assert (found.ok, found.samples, found.snapshots, found.models) == (True, 60, 1, versions)
 
 
 def test_fault_7_an_old_journal_alone_gives_the_same_samples(folder: Path) -> None:

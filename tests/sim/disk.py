@@ -16,6 +16,7 @@ import numpy as np
 
 from forecastd.daemon.database import Commit, Life
 from forecastd.daemon.disk import Failed, Full
+from forecastd.daemon.lineage import Lineage
 from forecastd.daemon.record import Damaged
 
 
@@ -167,13 +168,18 @@ class Folder:
 
     # ---- journal
 
-    def enter(self, life: Life, now: float, model: bytes = b"") -> int:
+    def enter(self, life: Life, now: float, model: bytes = b"", changes: Sequence[Any] = ()) -> int:
         number = len(self.lives()) + 1
         self._append(["life", number, dict(life.settings), life.model, model])
         return number
 
     def commit(
-        self, commit: Commit, names: Sequence[str] = (), first: int = 0, events: Sequence[Mapping[str, Any]] = ()
+        self,
+        commit: Commit,
+        names: Sequence[str] = (),
+        first: int = 0,
+        events: Sequence[Mapping[str, Any]] = (),
+        changes: Sequence[Any] = (),
     ) -> None:
         self._append(["commit", list(commit), first, list(names)])
 
@@ -212,6 +218,9 @@ class Folder:
 
     def models(self) -> dict[str, bytes]:
         return {r[3]: r[4] for r, _ in self._records() if r[0] == "life"}
+
+    def lineage(self) -> Lineage:
+        return Lineage()
 
     def set_aside(self, why: str) -> None:
         self.reports.append(why)
