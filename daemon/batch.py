@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.weights import Weights
+
 Floats = NDArray[np.float64]
 
 #: Why a sample is refused; each has a counter, and a producer that numbers its samples is told.
@@ -112,13 +114,15 @@ class Effects:
     """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
 
     `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order
-    in which the step asked it: the journal keeps it for replays."""
+    in which the step asked it: the journal keeps it for replays. `copies` are those that were given to series (None:
+    taken from them) since the step before, by row; the engine puts them in, so that the journal keeps them with it."""
 
     taken: NDArray[np.bool_]
     forecasts: list[Forecasts] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     recorded: list[Floats] = field(default_factory=list)
+    copies: dict[int, Weights | None] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Forecasts]:
         return iter(self.forecasts)

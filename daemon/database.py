@@ -1,5 +1,5 @@
 """The journal as a SQLite file: commits, the names of series, the runs of the daemon with their settings and models,
-versions and champions, events.
+versions and champions, the copies of series, events.
 
 SQLite keeps each transaction whole; that what is read is what was written, the checksums here say.
 """
@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +43,10 @@ _SCHEMA = (
         " origin TEXT NOT NULL, checksum INTEGER NOT NULL)",
         "CREATE TABLE champions (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT NULL, slot TEXT NOT NULL,"
         " number INTEGER NOT NULL, root TEXT NOT NULL, reason TEXT NOT NULL, body TEXT NOT NULL,"
+        " checksum INTEGER NOT NULL)",
+    ),
+    (
+        "CREATE TABLE copies (row INTEGER PRIMARY KEY, step INTEGER NOT NULL, body BLOB NOT NULL,"
         " checksum INTEGER NOT NULL)",
     ),
 )
@@ -150,9 +155,10 @@ class Database:
         first: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
         changes: Sequence[Change] = (),
+        copies: Mapping[int, bytes | None] = MappingProxyType({}),
     ) -> None:
-        """Put one commit on the disk, with the names new in it, those of the rows from `first` on, its events, and what
-        changed of the models. Full, Failed.
+        """Put one commit on the disk, with the names new in it, those of the rows from `first` on, its events, what
+        changed of the models, and the copies that changed in it by row, None for one that was dropped. Full, Failed.
         """
         with watched(), self._transaction():
             if names:
@@ -164,7 +170,14 @@ class Database:
                 row = (commit.step, commit.time, msgspec.json.encode(event).decode())
                 self._db.execute("INSERT INTO events (step, time, body) VALUES (?, ?, ?)", row)
             self._write(changes)
-        self._written += len(commit.body) // 4096 + 8
+            for place, copy in copies.items():
+                if copy is None:
+                    self._db.execute("DELETE FROM copies WHERE row = ?", (place,))
+                else:
+                    total = checksum(copy, place)
+                    self._db.execute("REPLACE INTO copies VALUES (?, ?, ?, ?)", (place, commit.step, copy, total))
+        written = len(commit.body) + sum(len(copy) for copy in copies.values() if copy)
+        self._written += written // 4096 + 8
         self._commits += 1
 
     def change(self, changes: Sequence[Change]) -> None:
@@ -297,6 +310,19 @@ class Database:
             ]
         except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
             raise Damaged(f"the champions cannot be read: {error}") from None
+
+    def copies(self) -> tuple[dict[int, bytes], list[int]]:
+        """The copies of the model by row, and the rows of those that are not as they were written. Damaged."""
+        sound, damaged = {}, []
+        try:
+            for row, body, total in self._db.execute("SELECT row, body, checksum FROM copies ORDER BY row"):
+                if isinstance(body, bytes) and checksum(body, row) == total:
+                    sound[row] = body
+                else:
+                    damaged.append(row)
+        except sqlite3.DatabaseError as error:
+            raise Damaged(f"the copies cannot be read: {error}") from None
+        return sound, damaged
 
     def events(self) -> list[dict[str, Any]]:
         """What happened to the models, oldest first."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..models import checkpoint
 from ..models.checkpoint import CheckpointError
 from ..models.weights import Weights
-from . import record, snapshot
+from . import copied, record, snapshot
 from .ledger import Account
 from .record import Damaged
 from .recovery import recover
@@ -20,13 +20,14 @@ from .store import Store
 @dataclass
 class Inventory:
     """`samples` and `series` are those a daemon would have if it started now; `producers` what it would know of
-    them. `models` and `snapshots` are the sound ones, `problems` a line for each thing that is not.
+    them. `models`, `copies` and `snapshots` are the sound ones, `problems` a line for each thing that is not.
     """
 
     samples: int = 0
     series: int = 0
     producers: dict[str, Account] = field(default_factory=dict)
     models: int = 0
+    copies: int = 0
     snapshots: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -55,6 +56,7 @@ def verify(store: Store) -> Inventory:
     found = Inventory(problems=store.db.check())
     models = _models(store, found.problems)
     found.models = len(models) - 1
+    found.copies = _copies(store, found.problems)
     for step in store.snapshots():
         try:
             snapshot.decode(store.load(step))
@@ -103,6 +105,22 @@ def _models(store: Store, problems: list[str]) -> dict[str, Weights | None]:
         except CheckpointError as error:
             problems.append(f"the model {sha256[:12]}: {error}")
     return models
+
+
+def _copies(store: Store, problems: list[str]) -> int:
+    """How many series have a sound copy of the model."""
+    try:
+        sound, damaged = store.copies()
+    except Damaged as damage:
+        problems.append(str(damage))
+        return 0
+    for row, body in list(sound.items()):
+        try:
+            copied.decode(body)
+        except Damaged:
+            damaged.append(row)
+    problems += [f"the copy of row {row} is damaged" for row in damaged]
+    return len(set(sound) - set(damaged))
 
 
 def _recover(store: Store, models: dict[str, Weights | None], found: Inventory) -> None:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
-from . import snapshot
+from ..models.weights import Weights
+from . import copied, snapshot
 from .batch import Batch, Effects, Reply
 from .database import Commit
 from .disk import Failed, Full
@@ -45,7 +46,15 @@ RETRY_S = 0.5
 class Disk(Protocol):
     """What of `store.Store` the journal needs; the simulation has another one."""
 
-    def commit(self, commit: Commit, names: Sequence[str], first: int, events: Sequence[Mapping[str, Any]]) -> None: ...
+    def commit(
+        self,
+        commit: Commit,
+        names: Sequence[str],
+        first: int,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        copies: Mapping[int, bytes | None],
+    ) -> None: ...
     def save(self, step: int, pieces: Iterable[bytes | memoryview]) -> None: ...
     def tidy(self, through: int, before: float, bytes_max: int) -> int: ...
     def mark(self, suspect: bool) -> None: ...
@@ -57,6 +66,7 @@ class Waiting(NamedTuple):
     entry: Entry
     replies: list[Reply]
     events: list[dict[str, Any]]
+    copies: dict[int, Weights | None]
 
 
 @dataclass
@@ -124,6 +134,8 @@ class Journal:
         self._retry_at = -1e9
         self._sayable: list[Reply] = []
         self._held: dict[tuple[bytes, int], Reply] = {}
+        # Copies of steps that were let go of, and those steps: the next commit has them, for no snapshot does.
+        self._owed: dict[int, tuple[int, Weights | None]] = {}
         # The last step that was let go of, where no snapshot has made good for it.
         self._lost: int | None = None
         self._copy: State | None = None
@@ -144,7 +156,10 @@ class Journal:
             self.step += 1
             self._spent_s += spent_s
             later = replies if self._promise else []
-            waiting = Waiting(Entry(self.step, now, batch, effects.recorded, taken), later, effects.events)
+            copies = effects.copies
+            if self._owed and (self._lost is None or self._mending()):
+                copies, self._owed = {row: weights for row, (_, weights) in self._owed.items()} | copies, {}
+            waiting = Waiting(Entry(self.step, now, batch, effects.recorded, taken), later, effects.events, copies)
             if self._lost is not None and not self._mending():
                 self._lose([waiting])
             else:
@@ -223,9 +238,11 @@ class Journal:
         blob = self._encoder.blob(entries)
         commit = Commit(entries[0].step, len(entries), samples, self._life, entries[-1].now, blob)
         events = [event for waiting in group for event in waiting.events]
+        changed = {row: weights for waiting in group for row, weights in waiting.copies.items()}
+        copies = {row: copied.encode(weights) if weights else None for row, weights in changed.items()}
         began = self._clock()
         try:
-            self.disk.commit(commit, self._names[self._named : named], self._named, events)
+            self.disk.commit(commit, self._names[self._named : named], self._named, events, copies=copies)
         except Full:
             self._full()
             return False
@@ -337,8 +354,14 @@ class Journal:
 
     def _lose(self, waiting: list[Waiting]) -> None:
         self._lost = self.step
-        for entry, replies, _ in waiting:
+        for entry, replies, _, copies in waiting:
             self.figures.skipped += len(entry.batch)
+            # the newest steps are let go of first
+            self._owed |= {
+                row: (entry.step, weights)
+                for row, weights in copies.items()
+                if entry.step > self._owed.get(row, (0, None))[0]
+            }
             for reply in replies:
                 # of two acknowledgements to one peer the later says it all
                 self._held.pop((reply.peer, reply.seq), None)

@@ -55,6 +55,7 @@ def verify(folder: Path, as_json: bool) -> None:
             "series": found.series,
             "producers": producers,
             "models": found.models,
+            "copies": found.copies,
             "snapshots": found.snapshots,
             "problems": found.problems,
         }
@@ -63,7 +64,7 @@ def verify(folder: Path, as_json: bool) -> None:
         click.echo(f"{found.samples} samples of {found.series} series")
         for name, account in producers.items():
             click.echo(f"  {name!r}: " + ", ".join(f"{what} {number}" for what, number in account.items()))
-        click.echo(f"{found.models} models, {found.snapshots} snapshots")
+        click.echo(f"{found.models} models, {found.copies} copies, {found.snapshots} snapshots")
         for problem in found.problems:
             click.echo(f"damaged: {problem}")
         click.echo("whole" if found.ok else "not whole")

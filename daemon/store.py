@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import disk
@@ -89,8 +90,9 @@ class Store:
         first: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
         changes: Sequence[Change] = (),
+        copies: Mapping[int, bytes | None] = MappingProxyType({}),
     ) -> None:
-        self.db.commit(commit, names, first, events, changes)
+        self.db.commit(commit, names, first, events, changes, copies)
 
     def tidy(self, through: int, before: float, bytes_max: int) -> int:
         return self.db.tidy(through, before, bytes_max)
@@ -110,6 +112,9 @@ class Store:
     def lineage(self) -> Lineage:
         """The versions of the shared model and the champions among them. Damaged."""
         return Lineage(self.db.versions(), self.db.champions())
+
+    def copies(self) -> tuple[dict[int, bytes], list[int]]:
+        return self.db.copies()
 
     def set_aside(self, why: str) -> None:
         """Begin a new journal, and keep the one there was under another name. Full, Failed."""

@@ -193,3 +193,15 @@ def test_a_file_that_another_program_holds_is_tried_again_later(path: Path) -> N
     other.execute("ROLLBACK")
     database.commit(commit(1))
     assert [one.step for one in database.commits()] == [1]
+
+
+def test_copies_are_kept_by_row_until_they_are_dropped(path: Path) -> None:
+    """Each commit changes those it names; one that was changed on the disk is told apart, and the others are read."""
+    database = Database.open(path)
+    database.commit(commit(1), copies={3: b"three", 4: b"four", 5: b"five"})
+    database.commit(commit(2), copies={4: None, 5: b"fifth", 9: None})
+    assert database.copies() == ({3: b"three", 5: b"fifth"}, [])
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE copies SET body = ? WHERE row = 3", (b"thrice",))
+    other.close()
+    assert database.copies() == ({5: b"fifth"}, [3])

@@ -2,7 +2,7 @@
 
 `golden/state-N` was made by a forecastd whose newest formats were those of N; a new format adds a folder and changes
 none. Each holds 30 samples each of `boiler` and `tank α` by the producer `plc-7`, the first 20 of them in a snapshot.
-From `state-2` on a second version of the model serves.
+From `state-2` on a second version of the model serves, from `state-3` on `boiler` has a copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SETTINGS = Settings(experts=("naive", "ses", "ar2", "ar10", "ar", "rnn"), horizo
 
 @pytest.fixture(params=GOLDEN, ids=[folder.name for folder in GOLDEN])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(request.param, tmp_path / "state"))
+    return Path(shutil.copytree(request.param, tmp_path / request.param.name))
 
 
 def test_fault_7_every_format_there_was_has_a_folder() -> None:
@@ -49,6 +49,7 @@ def test_fault_7_an_old_folder_is_read_and_gone_on_with(folder: Path, request: p
     keeper.close()
     found = verify(Store.read(folder))
     assert (found.ok, found.samples, found.snapshots, found.models) == (True, 60, 1, versions)
+    assert found.copies == (request.node.callspec.id not in ("state-1", "state-2"))
 
 
 def test_fault_7_an_old_journal_alone_gives_the_same_samples(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from forecastd.daemon import copied
 from forecastd.daemon import journal as module
 from forecastd.daemon.batch import Reply
 from forecastd.daemon.database import Commit, Life
@@ -22,6 +23,7 @@ from forecastd.daemon.recovery import recover
 from forecastd.daemon.snapshot import capture, shaping
 from forecastd.daemon.store import Store
 from forecastd.daemon.writer import Writer
+from forecastd.models.weights import Weights, digest
 from forecastd.tests.feed import model, settings, state, steps
 
 
@@ -31,12 +33,22 @@ class Disk:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.refuse: Exception | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self.commits: list[Commit] = []
         self.marked = False
 
-    def commit(self, commit: Commit, names: Sequence[str], first: int, events: Sequence[Mapping[str, Any]]) -> None:
+    def commit(
+        self,
+        commit: Commit,
+        names: Sequence[str],
+        first: int,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        copies: Mapping[int, bytes | None],
+    ) -> None:
+        self.meanwhile()
         self._gate()
-        self.store.commit(commit, names, first, events)
+        self.store.commit(commit, names, first, events, copies=copies)
         self.commits.append(commit)
 
     def save(self, step: int, pieces: Iterable[bytes | memoryview]) -> None:
@@ -71,10 +83,11 @@ class Rig:
         self.taken = 0
         self.at_once: list[Reply] = []
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, copies: dict[int, Weights | None] | None = None) -> None:
         for _ in range(count):
             batch, now = next(self.stream)
             effects = self.core.step(batch, now)
+            effects.copies = copies or {}
             self.taken += 1
             self.at_once += self.journal.append(batch, now, effects, [Reply(b"peer", ack=self.taken)])
 
@@ -351,10 +364,10 @@ def test_fault_32_a_slow_disk_makes_commits_larger_and_holds_up_nobody(
     slow, gate = threading.Event(), threading.Semaphore(0)
     commit = rig.disk.commit
 
-    def held(*args: Any) -> None:
+    def held(*args: Any, **changes: Any) -> None:
         slow.set()
         gate.acquire()
-        commit(*args)
+        commit(*args, **changes)
 
     monkeypatch.setattr(rig.disk, "commit", held)
     writer = Writer(rig.journal)
@@ -416,3 +429,77 @@ def test_fault_4_a_real_disk_without_room(tmp_path: Path) -> None:
         rig.store.close()
     finally:
         subprocess.run(["umount", "-l", folder])
+
+
+# ---- copies of series
+
+
+def kept(rig: Rig) -> dict[int, str]:
+    """The digests of the copies that the disk has."""
+    sound, damaged = rig.store.copies()
+    assert damaged == []
+    return {row: digest(copied.decode(body)) for row, body in sound.items()}
+
+
+def test_a_copy_reaches_the_disk_with_the_step_that_used_it_first(rig: Rig) -> None:
+    """And goes with the step before which it was dropped; of several in a commit the last one counts."""
+    first, second = model(1).weights, model(2).weights
+    rig.step(1, {3: first, 4: first})
+    assert kept(rig) == {}
+    rig.journal.commit()
+    assert kept(rig) == {3: digest(first), 4: digest(first)}
+    rig.step(1, {3: None})
+    rig.step(1, {3: second})
+    rig.step(1, {4: None})
+    rig.journal.commit()
+    assert kept(rig) == {3: digest(second)}
+
+
+def test_copies_of_steps_that_were_let_go_of_come_with_the_next_commit(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot makes good for all else of those steps, but holds no weights."""
+    first, second = model(1).weights, model(2).weights
+    rig.disk.refuse = Full("no room")
+    rig.step(1, {3: first, 4: first})
+    assert not rig.journal.commit()
+    monkeypatch.setattr(module, "WAITING_MAX", 1)
+    rig.step(1, {3: second, 5: first})
+    rig.step(1, {4: None})
+    rig.now += 10.0
+    assert not rig.journal.commit()
+    rig.disk.refuse = None
+    rig.snapshot()
+    monkeypatch.undo()
+    assert rig.journal.write()
+    rig.step()
+    rig.now += 10.0
+    while rig.journal.commit():
+        pass
+    assert kept(rig) == {3: digest(second), 5: digest(first)}
+    assert state(rig.recovered()) == state(rig.core)
+
+
+def test_of_copies_that_were_let_go_of_the_newest_counts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the commit that fails at last has older ones than the steps that were let go of while it tried."""
+    first, second = model(1).weights, model(2).weights
+    monkeypatch.setattr(module, "WAITING_MAX", 1)
+
+    def more() -> None:
+        rig.disk.meanwhile = lambda: None
+        rig.step(1, {3: second, 5: None})
+
+    rig.disk.refuse, rig.disk.meanwhile = Full("no room"), more
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "WAITING_MAX", 1 << 20)
+        rig.step(1, {3: first, 4: first, 5: first})
+    assert not rig.journal.commit()
+    monkeypatch.undo()
+    rig.disk.refuse = None
+    rig.now += 10.0
+    rig.snapshot()
+    assert rig.journal.write()
+    rig.step()
+    while rig.journal.commit():
+        pass
+    assert kept(rig) == {3: digest(second), 4: digest(first)}

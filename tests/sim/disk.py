@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -180,8 +181,9 @@ class Folder:
         first: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
         changes: Sequence[Any] = (),
+        copies: Mapping[int, bytes | None] = MappingProxyType({}),
     ) -> None:
-        self._append(["commit", list(commit), first, list(names)])
+        self._append(["commit", list(commit), dict(copies), first, list(names)])
 
     def tidy(self, through: int, before: float, bytes_max: int) -> int:
         if self._end > bytes_max:
@@ -189,8 +191,8 @@ class Folder:
             for record, _ in self._records():
                 if record[0] != "commit" or record[1][0] + record[1][1] - 1 > through:
                     kept.append(record)
-                elif record[3]:
-                    kept.append(["names", record[2], record[3]])
+                else:
+                    kept.append(["rest", *record[2:]])
             data = b"".join(map(_packed, kept))
             self._replace(self.JOURNAL, [data])
             self._end = len(data)
@@ -206,7 +208,7 @@ class Folder:
     def names(self) -> list[str]:
         names: list[str] = []
         for record, _ in self._records():
-            if record[0] in ("commit", "names"):
+            if record[0] in ("commit", "rest"):
                 first, new = record[-2:]
                 if new and first != len(names):
                     raise Damaged("names are missing")
@@ -221,6 +223,13 @@ class Folder:
 
     def lineage(self) -> Lineage:
         return Lineage()
+
+    def copies(self) -> tuple[dict[int, bytes], list[int]]:
+        copies: dict[int, bytes | None] = {}
+        for record, _ in self._records():
+            if record[0] in ("commit", "rest"):
+                copies |= record[-3]
+        return {row: body for row, body in copies.items() if body is not None}, []
 
     def set_aside(self, why: str) -> None:
         self.reports.append(why)

@@ -1,0 +1,72 @@
+"""A series' copy of the model as bytes: what the journal keeps of it, and what the trainer sends.
+
+Its structure is that of the shared model without what that knows of the way ahead, which all series share. Bytes are
+never run, and what is not exactly such a copy is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models import weights
+from ..models.weights import Weights, restored, structure
+from .record import Damaged
+
+
+class Nonfinite(ValueError):
+    """Among the weights are numbers that are not finite."""
+
+
+def bare(model: Weights) -> Weights:
+    """What a copy has of a model."""
+    return replace(model, decoder=None, ahead=None) if model.decoder or model.ahead else model
+
+
+def packed(model: Weights) -> bytes:
+    """All arrays of a model, one after another."""
+    return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in model.arrays.values())
+
+
+def unpacked(raw: bytes, form: Mapping[str, Any]) -> Weights:
+    """The model of this structure out of `packed`'s bytes. Nonfinite, ValueError."""
+    start = 0
+
+    def take(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        nonlocal start
+        count = int(np.prod(shape, dtype=np.int64))
+        if start + 4 * count > len(raw):
+            raise ValueError(f"array {name} is cut short")
+        array = np.frombuffer(raw, "<f4", count, start).reshape(shape).astype(np.float32)
+        start += 4 * count
+        return array
+
+    try:
+        model = restored(form, take)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no structure of a model: {error}") from None
+    if start != len(raw):
+        raise ValueError("there is more of it than a model has")
+    if not all(np.isfinite(array).all() for array in model.arrays.values()):
+        raise Nonfinite("there are weights that are not finite")
+    weights.check(model)
+    return model
+
+
+def encode(model: Weights) -> bytes:
+    """A copy as the journal keeps it."""
+    return msgspec.msgpack.encode((structure(model), packed(model)))
+
+
+def decode(body: bytes) -> Weights:
+    """The copy in `encode`'s bytes. Damaged where there is none in them."""
+    try:
+        form, raw = msgspec.msgpack.decode(body, type=tuple[dict[str, Any], bytes])
+        return unpacked(raw, form)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Damaged(f"a copy cannot be read: {error}") from None
