@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,17 @@ class Admission:
             self.refused.update(batch.refused)
         row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
         replies, acks = self._sequence(batch, row)
-        time, limit = batch.time, now + self.limits.future_s
-        sound = np.abs(batch.value) <= VALUE_MAX
+        limit = now + self.limits.future_s
+        alone = len(row) == 1 and row.item() >= 0
+        if alone and _is_sound(batch.value.item(), batch.time.item(), limit):
+            return row, replies, acks
+        self._refuse_unsound(batch, row, replies, limit)
+        if int(row.min(initial=0)) < 0:
+            self._enter_all(batch, row, replies)
+        return row, replies, acks
+
+    def _refuse_unsound(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply], limit: float) -> None:
+        time, sound = batch.time, np.abs(batch.value) <= VALUE_MAX
         # neither comparison holds for a time that was not given
         future, odd = time > limit, np.abs(time) == np.inf
         if future.any() or odd.any() or not sound.all():
@@ -49,9 +59,6 @@ class Admission:
             for reason, bad in (("nonfinite", ~sound | odd), ("future", future)):
                 self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
                 taken &= ~bad
-        if int(row.min(initial=0)) < 0:
-            self._enter_all(batch, row, replies)
-        return row, replies, acks
 
     def _enter_all(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply]) -> None:
         """Give new series their rows."""
@@ -107,6 +114,12 @@ class Admission:
             if parcel.peer:
                 acks[parcel.peer, parcel.producer] = account.seq
         return replies, [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
+
+
+def _is_sound(value: float, time: float, limit: float) -> bool:
+    """Whether nothing is wrong with the numbers of a sample: what a quiet stream brings need not be asked in
+    arrays."""
+    return abs(value) <= VALUE_MAX and not (time > limit or abs(time) == inf)
 
 
 def _is_name(name: str, size_max: int) -> bool:

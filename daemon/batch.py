@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,6 +108,39 @@ class Forecasts:
 
     def __len__(self) -> int:
         return len(self.series)
+
+
+class Forecast(msgspec.Struct, gc=False):
+    """One row of `Forecasts`: its fields in plain numbers, lists where a row has an axis more."""
+
+    row: int
+    series: str
+    time: float
+    value: float
+    step: float
+    count: int
+    ready: bool
+    mean: list[float]
+    lower: list[list[float]]
+    upper: list[list[float]]
+    experts: list[list[float]]
+    weights: list[list[float]]
+    score: float
+    flag: bool
+    model: int
+
+
+class Alone(Forecasts):
+    """The forecast of a sample that came alone: `one` is all of it, and a column is made only if it is asked for."""
+
+    __slots__ = ("one",)
+
+    def __init__(self, one: Forecast) -> None:
+        self.one = one
+        self.series = [one.series]
+
+    def __getattr__(self, name: str) -> Any:
+        return np.array([getattr(self.one, name)])
 
 
 @dataclass(slots=True)

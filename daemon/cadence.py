@@ -7,11 +7,11 @@ of steps."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log
+from math import exp, log, nan
 
 import numpy as np
 
-from ..models.table import Array, Column
+from ..models.table import Array, Column, Row
 
 #: Factor by which one difference may move the step, at first and in the end.
 MOVE_FIRST, MOVE = 0.5, 0.02
@@ -69,26 +69,32 @@ def update(state: Mapping[str, Array], time: Array, timed: Array) -> None:
     state["timed"][...] = timed
 
 
-def update_one(state: Mapping[str, Array], time: float, timed: bool) -> int:
-    """`missed` and `update` for one row in plain floats: the steps missed."""
-    before, log_step, spread = state["time"].item(), state["log_step"].item(), state["spread"].item()
-    count = state["steps"].item()
-    missed = 0
-    if timed and spread < REGULAR and count >= 8 and state["timed"].item():
-        steps = min((time - before) / exp(log_step), 2.0**31)
-        missed = max(round(steps) - 1, 0)
-    if time > before:
-        log_difference = log(time - before)
+def missed_one(row: Row, time: float, timed: bool) -> int:
+    """`missed` for one row."""
+    if not (timed and row.spread < REGULAR and row.steps >= 8 and row.timed):
+        return 0
+    steps: float = (time - row.time) / exp(row.log_step)
+    return max(round(min(steps, 2.0**31)) - 1, 0)
+
+
+def update_one(row: Row, time: float, timed: bool) -> None:
+    """`update` for one row."""
+    count = row.steps
+    if time > row.time:
+        log_difference = log(time - row.time)
         if count == 0:
-            log_step = log_difference
-        offset = log_difference - log_step
+            row.log_step = log_difference
+        offset = log_difference - row.log_step
         reach = max(MOVE_FIRST / (count + 1), MOVE)
-        state["log_step"][0] = log_step + min(max(offset, -reach), reach)
-        weight = max(SPREAD_RATE, 1.0 / (count + 1))
-        state["spread"][0] = spread + weight * (min(abs(offset), SPREAD_MAX) - spread)
-        state["steps"][0] = count + 1
-    state["time"][0], state["timed"][0] = time, timed
-    return missed
+        row.log_step += min(max(offset, -reach), reach)
+        row.spread += max(SPREAD_RATE, 1.0 / (count + 1)) * (min(abs(offset), SPREAD_MAX) - row.spread)
+        row.steps = count + 1
+    row.time, row.timed = time, timed
+
+
+def step_one(row: Row) -> float:
+    """`step` for one row."""
+    return exp(row.log_step) if row.steps else nan
 
 
 def step(state: Mapping[str, Array]) -> Array:

@@ -106,7 +106,7 @@ class Engine:
             # What is to be said may promise that nothing is lost: the keeper says when.
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
-            self.pipeline.score()
+            self.pipeline.finish()
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.
             log.exception("a batch of %d samples failed and is lost", len(batch))

@@ -6,7 +6,6 @@ it imports: `now` is an argument. The daemon, `backtest`, recovery and the fault
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,11 @@ from ..models.table import Column, Rows, Table
 from ..models.weights import Weights
 from . import alerts, cadence
 from .admission import Admission
-from .batch import Batch, Effects, Floats, Forecasts, Reply
+from .batch import Alone, Batch, Effects, Floats, Forecast, Forecasts, Reply
 from .settings import Settings
 
 Index = NDArray[np.intp]
+_ALONE = np.zeros(1, np.intp)
 
 
 class Pipeline:
@@ -64,21 +64,23 @@ class Pipeline:
             self.series.append(new)
             self.forecaster.append(new)
         for places in _rounds(row):
-            places = self._in_time(batch, row, places, effects.replies)
-            if len(places) == 1:
-                effects.forecasts.append(self._one(batch, row[places], places.item(), now))
-            elif len(places):
-                effects.forecasts.append(self._round(batch, row[places], places, now))
+            forecasts = self._one(batch, row, places.item(), now) if len(places) == 1 else None
+            if forecasts is None:
+                places = self._in_time(batch, row, places, effects.replies)
+                if not len(places):
+                    continue
+                forecasts = self._round(batch, row[places], places, now)
+            effects.forecasts.append(forecasts)
             if self.forecaster.alerts:
-                effects.events += alerts.events(effects.forecasts[-1], self.forecaster.alerts)
+                effects.events += alerts.events(forecasts, self.forecaster.alerts)
                 self.forecaster.alerts.clear()
         effects.taken = row >= 0  # lateness shows in the rounds
         effects.replies += acks
         return effects
 
-    def score(self) -> None:
-        """Bring the scores up to date; worth calling once the forecasts are out, since then nobody waits."""
-        self.forecaster.score()
+    def finish(self) -> None:
+        """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""
+        self.forecaster.finish()
 
     def _in_time(self, batch: Batch, row: Index, places: Index, replies: list[Reply]) -> Index:
         """The places whose samples are later than the last of their series; the others are refused."""
@@ -141,42 +143,44 @@ class Pipeline:
             model=np.full(len(row), self.version),
         )
 
-    def _one(self, batch: Batch, row: Index, place: int, now: float) -> Forecasts:
-        """`_round` for one sample, which is what a quiet stream brings."""
-        number, time = row.item(), batch.time.item(place)
-        rows, value, timed = slice(number, number + 1), batch.value[place : place + 1].copy(), time == time
+    def _one(self, batch: Batch, row: Index, place: int, now: float) -> Forecasts | None:
+        """`_round` for one sample in plain numbers, which is what a quiet stream brings; None, and nothing done, where
+        that takes more."""
+        if self.settings.horizon > 1:
+            return None
+        number, value, time = row.item(place), batch.value.item(place), batch.time.item(place)
+        state, timed = self.series.lend(number), time == time
+        if timed and time <= state.time and state.timed:
+            return None
         time = time if timed else now
-        state = self.series.take(rows)
-        missed = cadence.update_one(state, time, timed)
-        if missed:
-            self._bridge(row, np.array([missed]))
-            state["gaps"] += 1
-        outlook = self.forecaster.step(rows, value)
-        p, ready = outlook.p.item(), not isnan(outlook.mean.item(0))
-        flag = outlook.kind.item() > 0
-        count = state["samples"].item() + 1
-        state["samples"][0], state["seen"][0], state["score"][0], state["flag"][0] = count, now, p, flag
-        if flag:
-            state["anomalies"] += 1
-        state["forecast"][...], state["lower"][...], state["upper"][...] = outlook.mean, outlook.lower, outlook.upper
+        said = None if cadence.missed_one(state, time, timed) else self.forecaster.step_one(number, value)
+        if said is None:
+            return None
+        cadence.update_one(state, time, timed)
+        state.samples += 1
+        state.seen, state.score, state.flag = now, said.p, said.kind > 0
+        state.anomalies += state.flag
+        state.forecast, state.lower, state.upper = [said.mean], said.lower, said.upper
         self.samples += 1
-        self.forecasts += ready
-        return Forecasts(
-            row=row,
-            series=[self.names[number]],
-            time=np.array([time]),
-            value=value,
-            step=cadence.step(state),
-            count=np.array([count]),
-            ready=np.array([ready]),
-            mean=outlook.mean,
-            lower=outlook.lower,
-            upper=outlook.upper,
-            experts=outlook.experts,
-            weights=outlook.weights,
-            score=outlook.p,
-            flag=np.array([flag]),
-            model=np.array([self.version]),
+        self.forecasts += 1
+        return Alone(
+            Forecast(
+                row=number,
+                series=self.names[number],
+                time=time,
+                value=value,
+                step=cadence.step_one(state),
+                count=state.samples,
+                ready=True,
+                mean=state.forecast,
+                lower=[said.lower],
+                upper=[said.upper],
+                experts=[said.experts],
+                weights=[said.weights],
+                score=said.p,
+                flag=state.flag,
+                model=self.version,
+            )
         )
 
     def _bridge(self, row: Index, missed: NDArray[np.int64]) -> None:
@@ -219,6 +223,9 @@ def _rows(row: Index) -> Rows:
 def _rounds(row: Index) -> Iterator[Index]:
     """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they
     came."""
+    if len(row) == 1 and row.item() >= 0:
+        yield _ALONE
+        return
     places = np.flatnonzero(row >= 0)
     if len(places) <= 1:
         if len(places):

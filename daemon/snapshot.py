@@ -64,7 +64,7 @@ class _Header(msgspec.Struct):
 
 def capture(pipeline: Pipeline, step: int) -> State:
     """A copy of the pipeline's state after `step` steps: nothing in it changes when the pipeline goes on."""
-    pipeline.score()
+    pipeline.finish()
     ledger = pipeline.admission.ledger
     return State(
         step=step,
@@ -115,9 +115,9 @@ def restore(pipeline: Pipeline, state: State) -> None:
     whole = same
     for name, table in _tables(pipeline).items():
         stored = state.tables.get(name, {})
-        for column, (_, _, dtype) in table.columns.items():
+        for column, kind in table.columns.items():
             array = stored.get(column)
-            fits = array is not None and array.shape == table[column].shape and array.dtype == np.dtype(dtype)
+            fits = array is not None and array.shape == table[column].shape and array.dtype == np.dtype(kind.dtype)
             if array is not None and fits and (same or column not in _DEPENDENT):
                 table.arrays[column][:rows] = array
             else:

@@ -19,7 +19,7 @@ from .scoreboard import Scoreboard
 def standings(pipeline: Pipeline, now: float) -> Scoreboard:
     """The scoreboard of `pipeline` at the time `now`: series seen lately, up to the cap. The engine adds durations,
     models and events."""
-    pipeline.score()
+    pipeline.finish()
     limits, series, table = pipeline.settings.limits, pipeline.series, pipeline.forecaster.table
     live = np.flatnonzero(now - series["seen"] <= limits.silent_s)
     shown = live[: limits.series_shown]

@@ -31,6 +31,13 @@ LINGER_MS = 1_000
 #: Senders whose way back is kept ready.
 ORIGINS_MAX = 4_096
 
+#: After so many seconds without a message the next one is taken to be alone. Whether there are more is asked only when
+#: it has been dealt with: the question costs as much as receiving it.
+QUIET_S = 0.001
+
+# pyzmq's own enumerations are slow to combine
+_NOW, _MORE, _EVENTS, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
+
 _KINDS = {"router": zmq.ROUTER, "pull": zmq.PULL, "sub": zmq.SUB, "publish": zmq.XPUB, "board": zmq.XPUB}
 
 
@@ -87,28 +94,30 @@ class Ingest:
         self._index = bytes([index])
         self._origin = Origin(name=endpoint.label)
         self._origins: dict[tuple[bytes, bool], Origin] = {}
+        self._heard_at = 0.0
         self.door = Door(context, self.socket, f"inproc://door-{index}")
         self.address = _attach(self.socket, endpoint)
 
     def receive(self, inbox: Inbox, marks: list[tuple[float, int]]) -> None:
-        """Takes what has arrived, as far as the batch has room; `marks` gets when, and how many samples the batch then
-        had."""
+        """Takes what has arrived, as far as the batch has room, or one message if none came lately; `marks` gets when,
+        and how many samples the batch then had."""
         receive, clock = self.socket.recv, time.perf_counter
         get: Callable[[int], Any] = self.socket.get
         take = self._routed if self.endpoint.kind == "router" else self._plain
-        asked = False
+        first = True
         while inbox.room > 0:
             try:
-                frame = receive(zmq.NOBLOCK, False)
+                frame = receive(_NOW, False)
             except zmq.Again:
                 return
             now = clock()
             take(frame, inbox)
             marks.append((now, inbox.size))
-            # A lone sample is the common case: to ask once is cheaper than to run into the exception.
-            if not asked and not get(zmq.EVENTS) & zmq.POLLIN:
+            quiet, self._heard_at = now - self._heard_at > QUIET_S, now
+            # To ask once is cheaper than to run into the exception.
+            if first and (quiet or not get(_EVENTS) & _READABLE):
                 return
-            asked = True
+            first = False
 
     def _plain(self, frame: zmq.Frame, inbox: Inbox) -> None:
         if frame.more:
@@ -139,7 +148,7 @@ class Ingest:
         socket."""
         frames, whole, more = first, True, True
         while more:
-            frame = self.socket.recv(zmq.NOBLOCK, False)
+            frame = self.socket.recv(_NOW, False)
             more = frame.more
             if len(frames) < self.limits.frames and whole:
                 frames.append(frame)
@@ -206,8 +215,8 @@ class Publisher:
         return self._wanted[series]
 
     def send(self, topic: bytes, payload: bytes) -> None:
-        self.socket.send(topic, zmq.SNDMORE | zmq.NOBLOCK)
-        self.socket.send(payload, zmq.NOBLOCK)
+        self.socket.send(topic, _MORE)
+        self.socket.send(payload, _NOW)
 
     def close(self) -> None:
         self.socket.close(LINGER_MS)

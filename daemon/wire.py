@@ -10,12 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from . import payload
-from .batch import Batch, Floats, Forecasts, Parcel, Reply
+from .batch import Alone, Batch, Floats, Forecast, Forecasts, Parcel, Reply
 from .payload import NAN, Headers, Numbered, Sample
 from .settings import Limits
 
@@ -239,35 +240,37 @@ def encode_forecasts(
     `experts` names the last axis of `forecasts.experts`, `levels` that of `lower` and `upper`, the published level
     first. What is unknown (NaN) is null; experts that had nothing to say are left out.
     """
+    if isinstance(forecasts, Alone):
+        return [_encode_forecast(forecasts.one, experts, levels)]
     f = forecasts if len(chosen) == len(forecasts) else _subset(forecasts, chosen)
-    columns = (
-        *(f.time, f.value, f.step, f.count, f.score, f.flag, f.model, f.ready),
-        *(f.mean, f.experts[:, 0], f.weights[:, 0]),
-    )
-    lower, upper = f.lower.transpose(2, 0, 1).tolist(), f.upper.transpose(2, 0, 1).tolist()
-    further = [(f"{level:g}", lower[k], upper[k]) for k, level in enumerate(levels) if k]
-    messages = []
-    for i, (time, value, step, count, score, flag, model, ready, mean, expert, weight) in enumerate(
-        zip(*[column.tolist() for column in columns], strict=True)
-    ):
-        message = {
-            "series": f.series[i],
-            "time": time,
-            "value": value,
-            "step": step,
-            "seq": count,
-            "status": "ready" if ready else "warming",
-            "anomaly": {"score": score, "flag": flag},
-            "model": model,
-        }
-        if ready:
-            message["level"] = levels[0]
-            message["mean"], message["lower"], message["upper"] = mean, lower[0][i], upper[0][i]
-            message["experts"], message["weights"] = _spoken(experts, expert, weight)
-            if further:
-                message["intervals"] = {name: {"lower": low[i], "upper": high[i]} for name, low, high in further}
-        messages.append(_encode(message))
-    return messages
+    columns = (getattr(f, name) for name in Forecast.__struct_fields__)
+    rows = zip(*(column if isinstance(column, list) else column.tolist() for column in columns), strict=True)
+    return [_encode_forecast(Forecast(*row), experts, levels) for row in rows]
+
+
+def _encode_forecast(f: Forecast, experts: Sequence[str], levels: Sequence[float]) -> bytes:
+    message: dict[str, Any] = {
+        "series": f.series,
+        "time": f.time,
+        "value": f.value,
+        "step": f.step,
+        "seq": f.count,
+        "status": "ready" if f.ready else "warming",
+        "anomaly": {"score": f.score, "flag": f.flag},
+        "model": f.model,
+    }
+    if f.ready:
+        message["level"] = levels[0]
+        message["mean"] = f.mean
+        message["lower"], message["upper"] = [low[0] for low in f.lower], [high[0] for high in f.upper]
+        message["experts"], message["weights"] = _spoken(experts, f.experts[0], f.weights[0])
+        if len(levels) > 1:
+            message["intervals"] = {
+                f"{level:g}": {"lower": [low[k] for low in f.lower], "upper": [high[k] for high in f.upper]}
+                for k, level in enumerate(levels)
+                if k
+            }
+    return _encode(message)
 
 
 def _spoken(names: Sequence[str], expert: list[float], weight: list[float]) -> tuple[dict[str, float], ...]:

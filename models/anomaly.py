@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .table import Array, Column
+from .table import Array, Column, Row
 
 SPIKE, SHIFT, FLAT = 1, 2, 3
 #: What a flag is raised for, by number.
@@ -238,32 +238,32 @@ def _still(state: Mapping[str, Array], x: Array) -> Array:
     return np.where(flat, chance, 1.0)
 
 
-def judge(state: Mapping[str, Array], x: float, error: float, sigma: float, rule: Rule) -> tuple[float, int]:
+def judge(row: Row, x: float, error: float, sigma: float, rule: Rule) -> tuple[float, int]:
     """`update` for one row, in plain floats: p and the kind."""
-    flat = _still_one(state, x)
+    flat = _still_one(row, x)
     if isnan(sigma):
         return (nan, 0) if flat == 1.0 else (flat, FLAT)
     rise = -error
     z = copysign(abs(rise) / max(sigma, abs(rise) / Z_MAX, _TINY), rise)
     step = min(max(z, -DRIFT_MAX), DRIFT_MAX)
-    up, down = state["drift"][0].tolist()
+    up, down = row.drift
     up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
     direction = rule.direction
     size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
-    known = state["unusual"][0].tolist()
-    log_p, below = _below_one(state, size)
+    known = row.unusual[:5], row.unusual[5:]
+    log_p, below = _below_one(row, size)
     log_p, spike = _beyond_one(known[0], 0, size, log_p, below, rule.rate)
     log_drift, shift = _beyond_one(known[1], 1, drift, 0.0, 0.0, rule.rate)
-    state["unusual"][0] = known
-    state["drift"][0] = (0.0, 0.0) if shift else (up, down)
+    row.unusual = known[0] + known[1]
+    row.drift = [0.0, 0.0] if shift else [up, down]
     p = min(exp(min(log_p, log_drift - log(LEVELS[1])) if shift else log_p), flat)
     kind = SPIKE if spike and abs(rise) >= max(rule.deviation, rule.share * abs(x - rise)) else 0
     return p, FLAT if flat < 1.0 else SHIFT if shift else kind
 
 
-def _below_one(state: Mapping[str, Array], size: float) -> tuple[float, float]:
+def _below_one(row: Row, size: float) -> tuple[float, float]:
     """`_below` for `size` and all its quantiles but the last: ln p, and the highest of them."""
-    body, level = state["size_body"][0].tolist(), log(max(size, _TINY))
+    body, level = row.size_body, log(max(size, _TINY))
     log_p = below = 0.0
     for place, (tail, slope, start) in enumerate(_BODY):
         at = body[place] + start
@@ -271,7 +271,6 @@ def _below_one(state: Mapping[str, Array], size: float) -> tuple[float, float]:
         log_p += slope * min(max((size - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
         below = quantile
         body[place] = min(max(at + STEP * ((level > at) - tail), -BOUND), BOUND) - start
-    state["size_body"][0] = body
     return log_p, below
 
 
@@ -302,11 +301,11 @@ def _beyond_one(
     return log_p, alarm
 
 
-def _still_one(state: Mapping[str, Array], x: float) -> float:
+def _still_one(row: Row, x: float) -> float:
     """`_still` for one row."""
-    count = state["count"].item()
-    run, longest, share, told = state["still"][0].tolist()
-    same = count > 0 and x == state["last"].item()
+    count = row.count
+    run, longest, share, told = row.still
+    same = count > 0 and x == row.last
     if same:
         run += 1.0
     else:
@@ -318,5 +317,5 @@ def _still_one(state: Mapping[str, Array], x: float) -> float:
         likely = float(((share * seen + 1.0) / (seen + 2.0)) ** run)
         if likely < FLAT_CHANCE:
             chance, told = likely, 1.0
-    state["still"][0] = (run, longest, share, told)
+    row.still = [run, longest, share, told]
     return chance

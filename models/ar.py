@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import lattice, scaling
-from .channels import Moment
-from .table import Array, Column
+from .channels import Instant, Moment
+from .table import Array, Column, Row
 
 
 class AR:
@@ -34,3 +34,11 @@ class AR:
         for step in range(1, horizon):
             ahead[:, step] = scaling.within_range(state, ahead[:, step])
         return np.concatenate([first, ahead[:, 1:]], axis=1)
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """`single.observe` has done it."""
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """The forecast of the lattice."""
+        forecast: float = getattr(row, self.name)
+        return forecast

@@ -36,6 +36,14 @@ class Moment(NamedTuple):
     channels: Array
 
 
+class Instant(NamedTuple):
+    """`Moment` of one row: value and unit, and `channels` of shape (4,), float32."""
+
+    x: float
+    s: float
+    channels: Array
+
+
 def update(state: dict[str, Array], x: Array) -> Moment:
     """Take in one sample a row: statistics, lattice and channels. `x`, shape (n,), float64, finite.
 

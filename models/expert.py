@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from .channels import Moment
-from .table import Array, Column
+from .channels import Instant, Moment
+from .table import Array, Column, Row
 
 
 class Expert(Protocol):
-    """Two verbs over the rows of a table. An expert owns the columns it declares and may read those of `channels`.
+    """Two verbs over the rows of a table, and the same for one row in plain numbers, which is what a quiet stream waits
+    for. An expert owns the columns it declares and may read those of `channels`.
 
     `recorded`: whether its forecasts are kept for a replay, because a matrix product need not give the same bits
     elsewhere."""
@@ -27,3 +28,9 @@ class Expert(Protocol):
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The next values, shape (n, horizon), float64; NaN where the expert has nothing to say."""
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """`update` for one row; what `forecast_one` does not need may go to `row.late`."""
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """`forecast` for one row, one step ahead, the window being full."""

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from math import isfinite
-from typing import NamedTuple
+from math import isfinite, nan
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import alert, anomaly, blend, channels, conformal, scaling, score, single
+from . import alert, anomaly, blend, channels, conformal, lattice, scaling, score, single
 from .expert import Expert
 from .seasonal import Seasonal
-from .table import Array, Column, Rows, Table
+from .table import Array, Column, Row, Rows, Table
 
 #: Rows worked on together, so that what a step computes for them stays in the second-level cache.
 CHUNK = 1250
@@ -43,6 +43,19 @@ class Outlook(NamedTuple):
     kind: Array
 
 
+class Said(NamedTuple):
+    """`Outlook` of one row, one step ahead, in plain numbers: `lower` and `upper` by level, `experts` and `weights` by
+    expert."""
+
+    mean: float
+    lower: list[float]
+    upper: list[float]
+    experts: list[float]
+    weights: list[float]
+    p: float
+    kind: int
+
+
 class Forecaster:
     """Experts, blend and intervals over one table, scores in another. It alone writes to them."""
 
@@ -61,7 +74,8 @@ class Forecaster:
         self._miss_rates = self.miss_rates.tolist()
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
-        self._unscored: list[tuple[Rows, Array, Array, Array]] = []
+        self._unscored: list[tuple[Rows, Any, Any, Any]] = []
+        self._lent: Row | None = None
         #: what the RNNs have said since this list was last cleared, shape (n, H) each, and what they are to say in a
         #: replay
         self.recorded: list[Array] = []
@@ -87,7 +101,7 @@ class Forecaster:
 
     def append(self, count: int) -> slice:
         """Rows for `count` new series."""
-        self.score()
+        self.finish()
         rows = self.table.append(count)
         self.table.arrays["row"][rows] = np.arange(rows.start, rows.stop)
         self.scores.append(count)
@@ -108,10 +122,8 @@ class Forecaster:
 
         With `bridging`, `x` stands in for samples that never came: it moves the windows on, but nothing is scored
         against it, and blend and intervals learn nothing from it."""
-        self.score()
+        self.finish()
         n = len(x)
-        if n == 1 and not bridging and self._is_plain(rows):
-            return self._single(rows, float(x[0]))
         if n <= CHUNK:
             return self._chunk(rows, x, bridging)
         start = rows.start if isinstance(rows, slice) else 0
@@ -122,11 +134,16 @@ class Forecaster:
             parts.append(self._chunk(part, x[a:b], bridging))
         return Outlook(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def score(self) -> None:
-        """Score the forecasts settled by the last step. `step` does so first, and whoever reads scores must: calling
-        it once the forecasts are out only moves the work to where nobody waits for it."""
-        for rows, error, widths, made in self._unscored:
+    def finish(self) -> None:
+        """Do what the last step's forecasts did not wait for; and score what it has settled. `step` does so first, and
+        whoever reads scores must: calling it once the forecasts are out only moves the work to where nobody waits for
+        it."""
+        if self._lent is not None:
+            self._lent.finish()
+            self._lent = None
+        for rows, *settled in self._unscored:
             state = self.scores.take(rows)
+            error, widths, made = map(np.asarray, settled)
             score.update(state, error, widths, made, self.miss_rates)
             self.scores.put(rows, state)
         self._unscored.clear()
@@ -147,50 +164,63 @@ class Forecaster:
         self.table.put(rows, state)
         return outlook
 
-    def _is_plain(self, rows: Rows) -> bool:
+    def _is_plain(self, row: Row) -> bool:
         """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can
         do."""
-        if self.horizon > 1 or not isinstance(rows, slice):
-            return False
-        state, young = self.table.take(rows), max(self.warmup, scaling.TRUSTED)
-        return bool(state["fresh"][0] >= young and state["count"][0] >= young and state["bridged"][0] == 0.0)
+        young = max(self.warmup, scaling.TRUSTED)
+        return bool(self.horizon == 1 and row.fresh >= young and row.count >= young and row.bridged == 0.0)
 
-    def _single(self, rows: Rows, x: float) -> Outlook:
-        """`_chunk` for one row in plain floats."""
-        state = self.table.take(rows)
-        due, made, widths = (state[name].ravel().tolist() for name in ("due", "due_made", "due_widths"))
+    def step_one(self, number: int, x: float) -> Said | None:
+        """`step` for row `number` in plain numbers; None, and nothing done, where only `step` can do it."""
+        self.finish()
+        row = self.table.lend(number)
+        if not self._is_plain(row):
+            return None
+        self._lent = row
+        p, kind = self._settle_one(row, number, x)
+        if not hasattr(row, "lattice"):
+            row.lattice = lattice.Late(row)
+        now = single.observe(row, x)
+        row.fresh += 1
+        for expert in self.experts:
+            expert.update_one(row, now)
+        said = [self._ask_one(expert, row, now) for expert in self.experts]
+        awake, experts = [1.0] * len(said), said
+        if not all(map(isfinite, said)):
+            awake = [1.0 if isfinite(value) else 0.0 for value in said]
+            experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
+            said = [value if up else nan for value, up in zip(said, awake, strict=True)]
+        mean, weights, level_one = single.aggregate(row, experts, awake)
+        widths = single.half_widths(row, now.s)
+        row.due, row.due_made, row.due_widths = [mean, *experts, *level_one], [1.0, *awake], widths
+        row.weights = weights
+        published = self._sorted(widths)
+        return Said(
+            mean,
+            [mean - width for width in published],
+            [mean + width for width in published],
+            said,
+            weights,
+            p,
+            kind,
+        )
+
+    def _settle_one(self, row: Row, number: int, x: float) -> tuple[float, int]:
+        """`_settle` for one row with a due forecast: p and the kind."""
+        due, made, widths = row.due, row.due_made, row.due_widths
         rounding = ROUNDING * abs(x)
         error = [value - x if abs(value - x) > rounding else 0.0 for value in due]
-        sigma = single.sigma(state)
-        p, kind = anomaly.judge(state, x, error[0], sigma if state["residuals"].item() else np.nan, self.rule)
-        verdict = anomaly.Verdict(np.array([p]), np.array([kind], np.int8))
-        if kind or state["alert"].item():
-            self.alerts += alert.update(state, np.array([x]), verdict)
-        single.cover(state, abs(error[0]), widths, self._miss_rates)
-        single.learn(state, error, made)
-        scored = [np.array([[numbers]]) for numbers in (error[: len(made)], self._sorted(widths), made)]
-        self._unscored.append((rows, scored[0], scored[1], scored[2]))
-        moment = single.observe(state, x)
-        state["fresh"] += 1
-        for expert in self.experts:
-            expert.update(state, moment)
-        said = [self._ask(expert, state, moment).item() for expert in self.experts]
-        awake = [1.0 if isfinite(value) else 0.0 for value in said]
-        experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
-        mean, weights, level_one = single.aggregate(state, experts, awake)
-        widths = single.half_widths(state, moment.s.item())
-        state["due"][0, 0, 0], state["due_made"][0, 0, 0] = [mean, *experts, *level_one], [1.0, *awake]
-        state["due_widths"][0, 0, 0], state["weights"][0, 0] = widths, weights
-        published = np.array([[self._sorted(widths)]])
-        voiced = [value if up else np.nan for value, up in zip(said, awake, strict=True)]
-        return Outlook(
-            np.array([[mean]]),
-            mean - published,
-            mean + published,
-            np.array([[voiced]]),
-            np.array([[weights]]),
-            *verdict,
-        )
+        p, kind = anomaly.judge(row, x, error[0], single.sigma(row) if row.residuals[0] else nan, self.rule)
+        if kind or row.alert:
+            row.store()
+            verdict = anomaly.Verdict(np.array([p]), np.array([kind], np.int8))
+            self.alerts += alert.update(row.views, np.array([x]), verdict)
+            row.load()
+        single.cover(row, abs(error[0]), widths, self._miss_rates)
+        single.learn(row, error, made)
+        rows = slice(number, number + 1)
+        self._unscored.append((rows, [[error[: len(made)]]], [[self._sorted(widths)]], [[made]]))
+        return p, kind
 
     def _sorted(self, widths: list[float]) -> list[float]:
         """`_in_order` for one row."""
@@ -262,6 +292,14 @@ class Forecaster:
         said = self.replayed.popleft() if self.replayed else expert.forecast(state, moment, self.horizon)
         self.recorded.append(said)
         return said
+
+    def _ask_one(self, expert: Expert, row: Row, now: channels.Instant) -> float:
+        """`_ask` for one row."""
+        if not expert.recorded:
+            return expert.forecast_one(row, now)
+        said = self.replayed.popleft() if self.replayed else np.array([[expert.forecast_one(row, now)]])
+        self.recorded.append(said)
+        return float(said.item())
 
     def _in_order(self, widths: Array) -> Array:
         """Half-widths as published: of several levels the wider has the larger, whichever of them learnt what."""

@@ -14,6 +14,9 @@ from .weights import Weights
 #: Columns advanced together: hidden states of a chunk (half a megabyte) stay in the second-level cache.
 CHUNK = 1250
 
+#: A series without open windows: its last sample has the number of none.
+_CLOSED = (-2, np.empty(0, np.float32))
+
 
 class Kernel:
     """One model's weights, laid out for the matrix product. Stateless but for scratch memory: one caller at a time."""
@@ -75,43 +78,70 @@ class OpenWindows:
 
     The window opened at sample c lives at place c mod `window` for all its life, and rebuilding replays the same
     products: so a rebuilt series continues with the same bits. At most `capacity` series are kept (4 KB each), the
-    one not used for longest goes first."""
+    one not used for longest goes first.
+
+    What is kept is Wᵣᵀ h + b of each window: the channels of a sample have only to be added to it, and only in the
+    window that is complete with them before f is known. The product for the next sample can wait until f is out."""
 
     def __init__(self, kernel: Kernel, capacity: int = 1024) -> None:
         self.kernel = kernel
         self.capacity = capacity
         self._open: dict[int, tuple[int, Array]] = {}
-        self._product = np.empty((kernel.window, kernel.units), np.float32)
+        self._late: tuple[Array, Array, int] | None = None
+        units = kernel.units
+        self._kernel = np.ascontiguousarray(kernel.transposed[units:-1])  # (C, units)
+        self._recurrent = np.concatenate([kernel.transposed[:units], kernel.transposed[-1:]])  # (units + 1, units)
+        self._columns = np.ones((kernel.window, units + 1), np.float32)
+        self._hidden = self._columns[:, :units]
+        self._complete = np.empty(units, np.float32)
 
     def forecast(self, row: int, count: int, window: Array) -> float:
         """f after sample number `count` of series `row`, whose last channel rows are `window`, shape (window, C),
         oldest first."""
-        last, columns = self._open.pop(row, (-1, None))
-        if columns is None or last != count - 1:
-            columns = self._rebuild(count, window)
-        else:
-            self._advance(columns, window[-1])
-        if len(self._open) >= self.capacity:
-            del self._open[next(iter(self._open))]
-        self._open[row] = (count, columns)
-        complete = columns[(count + 1) % self.kernel.window]
-        hidden = complete[: self.kernel.units]
-        value = float(hidden @ self.kernel.readout) + self.kernel.offset
-        hidden[:] = 0.0
+        value = self.say(row, count, window[-1])
+        if value is None:
+            if len(self._open) >= self.capacity:
+                del self._open[next(iter(self._open))]
+            self._open[row] = (count - 1, self._rebuild(count, window))
+            value = self.say(row, count, window[-1])
+            assert value is not None
+        self.advance()
+        return value
+
+    def say(self, row: int, count: int, newest: Array) -> float | None:
+        """`forecast` from the newest channels alone, shape (C,), with the rest of the work left to `advance` or the
+        next call; None where the windows of the series are not open up to the sample before."""
+        if self._late is not None:
+            self.advance()
+        last, ahead = self._open.pop(row, _CLOSED)
+        if last != count - 1:
+            return None
+        self._open[row] = (count, ahead)
+        place = (count + 1) % self.kernel.window
+        inputs = np.dot(newest, self._kernel)
+        self._late = (ahead, inputs, place)
+        hidden = np.add(ahead[place], inputs, out=self._complete)
+        np.maximum(hidden, 0.0, out=hidden)
+        value = float(np.dot(hidden, self.kernel.readout)) + self.kernel.offset
         return max(value, 0.0) if self.kernel.rectified else value
 
-    def _advance(self, columns: Array, channels: Array) -> None:
-        units = self.kernel.units
-        columns[:, units:-1] = channels
-        np.matmul(columns, self.kernel.transposed, out=self._product)
-        np.maximum(self._product, 0.0, out=columns[:, :units])
+    def advance(self) -> None:
+        """Take the sample of the last `say` into all windows of its series, and open the next one."""
+        if self._late is not None:
+            ahead, inputs, place = self._late
+            self._late = None
+            self._advance(ahead, inputs, place)
+
+    def _advance(self, ahead: Array, inputs: Array, opening: int) -> None:
+        np.add(ahead, inputs, out=self._hidden)
+        np.maximum(self._hidden, 0.0, out=self._hidden)
+        self._hidden[opening] = 0.0
+        np.matmul(self._columns, self._recurrent, out=ahead)
 
     def _rebuild(self, count: int, window: Array) -> Array:
-        kernel = self.kernel
-        columns = np.zeros((kernel.window, len(kernel.transposed)), np.float32)
-        columns[:, -1] = 1.0
-        for age in range(kernel.window):
-            # the window that opens with this channel row starts from nothing
-            columns[(count + 1 + age) % kernel.window, : kernel.units] = 0.0
-            self._advance(columns, window[age])
-        return columns
+        """What is kept of the series before its sample number `count`."""
+        ahead = np.tile(self._recurrent[-1], (len(window), 1))
+        for age, channels in enumerate(window[:-1]):
+            # the window that opens with the next channel row starts from nothing
+            self._advance(ahead, np.dot(channels, self._kernel), (count + 2 + age) % len(window))
+        return ahead

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .table import Array, Column
+from .table import Array, Column, Row
 
 ORDER = 32
 FORGETTING = 0.999
@@ -35,15 +35,15 @@ FORGETTING = 0.999
 RIDGE = 1.0
 
 COLUMNS = {
-    "kf": Column((ORDER,)),
-    "kb": Column((ORDER,)),
-    "b": Column((ORDER,)),
-    "inverse_gamma": Column((ORDER,), 1.0),
-    "f_energy": Column((ORDER,)),
-    "b_energy": Column((ORDER,)),
+    "kf": Column((ORDER,), plain=False),
+    "kb": Column((ORDER,), plain=False),
+    "b": Column((ORDER,), plain=False),
+    "inverse_gamma": Column((ORDER,), 1.0, plain=False),
+    "f_energy": Column((ORDER,), plain=False),
+    "b_energy": Column((ORDER,), plain=False),
     #: Σ_{i≤m} κᶠ_i b_{i-1} for each m: minus the forecasts of all orders, kept because the next sample's errors start
     #: with it.
-    "prediction": Column((ORDER,)),
+    "prediction": Column((ORDER,), plain=False),
 }
 
 
@@ -72,6 +72,51 @@ def update(state: Mapping[str, Array], y: Array) -> None:
     inverse_gamma[:, 1:] += 1.0
     b_energy += square / inverse_gamma
     np.cumsum(kf * b, axis=1, out=prediction)
+
+
+class Late:
+    """`update` for one row in two parts: what the next forecast needs, and the rest.
+
+    `row` has the arrays of `COLUMNS`. Errors have a place more than there are stages, so that those of stages 0…p-1
+    and 1…p are two views of the same numbers, and nothing has to be moved along."""
+
+    def __init__(self, row: Row) -> None:
+        self._kf, self._kb, self._b, self._inverse_gamma = row.kf, row.kb, row.b, row.inverse_gamma
+        self._f_energy, self._b_energy, self.prediction = row.f_energy, row.b_energy, row.prediction
+        f, b = np.empty(ORDER + 1), np.empty(ORDER + 1)
+        self._f_before, self._f_now, self._b_now, self._b_next = f[:-1], f[1:], b[:-1], b[1:]
+        self._scratch = np.empty(ORDER)
+        # γ b / B: all that κᶠ will need but the errors of the sample to come
+        self._gain = row.b / row.inverse_gamma / row.b_energy
+
+    def update(self, y: float) -> None:
+        """Take in a sample as far as its forecasts, `prediction`, depend on it."""
+        kf, scratch = self._kf, self._scratch
+        self._f_before[0] = self._b_now[0] = y
+        np.add(self.prediction, y, out=self._f_now)
+        np.multiply(self._gain, self._f_now, out=scratch)
+        np.subtract(kf, scratch, out=kf)
+        np.multiply(self._kb, self._f_before, out=scratch)
+        np.add(self._b, scratch, out=self._b_next)
+        np.multiply(kf, self._b_now, out=scratch)
+        np.add.accumulate(scratch, out=self.prediction)
+
+    def finish(self) -> None:
+        """The rest of `update`, before the next one."""
+        f, b, inverse_gamma = self._f_before, self._b_now, self._inverse_gamma
+        f_energy, b_energy = self._f_energy, self._b_energy
+        gamma_f = f / inverse_gamma
+        f_energy *= FORGETTING
+        f_energy += gamma_f * f
+        self._kb -= gamma_f * self._b_next / f_energy
+        b_energy *= FORGETTING
+        square = b * b
+        np.add.accumulate((square / b_energy)[:-1], out=inverse_gamma[1:])
+        inverse_gamma[1:] += 1.0
+        b_energy += square / inverse_gamma
+        np.divide(b, inverse_gamma, out=self._gain)
+        self._gain /= b_energy
+        self._b[:] = b
 
 
 def ahead(state: Mapping[str, Array], order: int, steps: int) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .channels import Moment
-from .table import Array, Column
+from .channels import Instant, Moment
+from .table import Array, Column, Row
 
 
 class Naive:
@@ -24,3 +24,10 @@ class Naive:
         """The last value at each step, shape (n, horizon)."""
         last = moment.x[:, None]
         return last if horizon == 1 else np.repeat(last, horizon, axis=1)
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """Nothing to learn."""
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """The last value."""
+        return now.x

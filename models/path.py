@@ -18,9 +18,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import lattice, scaling
-from .channels import LEVEL_CLIP, Moment
+from .channels import LEVEL_CLIP, Instant, Moment
 from .kernel import CHUNK, Kernel
-from .table import Array, Column
+from .table import Array, Column, Row
 from .weights import Weights
 
 
@@ -111,3 +111,11 @@ class Path:
             said[:, step] = scaling.within_range(state, moment.x + unit * f[:, step])
         said[state["fresh"] < self.weights.window] = np.nan
         return said
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """Nobody asks for it: one step ahead there is no path."""
+        raise NotImplementedError
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """Nobody asks for it, either."""
+        raise NotImplementedError

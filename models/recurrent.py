@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from math import sqrt
 
 import numpy as np
 
 from . import lattice, scaling
-from .channels import LEVEL_CLIP, NAMES, Moment
+from .channels import LEVEL_CLIP, NAMES, Instant, Moment
 from .kernel import Kernel, OpenWindows
-from .table import Array, Column
+from .table import Array, Column, Row
 from .weights import Weights
 
 #: Up to so many rows a step the open windows are faster than a full pass.
@@ -25,7 +27,7 @@ class Recurrent:
     def __init__(self, weights: Weights) -> None:
         self.raw = weights.channels == ("value",)
         self.columns: Mapping[str, Column] = {
-            "window": Column((weights.window, len(weights.channels)), dtype=np.float32),
+            "window": Column((weights.window, len(weights.channels)), dtype=np.float32, plain=False),
         }
         self.use(weights)
 
@@ -45,9 +47,6 @@ class Recurrent:
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The forecasts, shape (n, horizon)."""
         window, count = state["window"], state["count"]
-        if len(window) == 1 and horizon == 1 and state["fresh"].item() >= self.weights.window:
-            said = self.open.forecast(state["row"].item(), count.item(), window[0])
-            return self._output(np.array([said]), moment.x, state)[:, None]
         if len(window) <= FEW:
             places = zip(state["row"].tolist(), count.tolist(), window, strict=True)
             f = np.array([self.open.forecast(row, number, inputs) for row, number, inputs in places])
@@ -58,10 +57,24 @@ class Recurrent:
         path[state["fresh"] < self.weights.window] = np.nan
         return path
 
+    def update_one(self, row: Row, now: Instant) -> None:
+        """Push the newest channels into the window, but later: windows that are open need only those."""
+        row.inputs = self._inputs(np.array([now.x], np.float32), now.channels)
+        row.late.append(partial(_push, row.window, row.inputs))
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """The forecast of the open windows, which advance once it is out."""
+        f = self.open.say(row.row, row.count, row.inputs)
+        if f is None:
+            row.finish()
+            f = self.open.forecast(row.row, row.count, row.window)
+        row.late.append(self.open.advance)
+        return f if self.weights.output == "value" else now.x + sqrt(row.s2) * f
+
     def _inputs(self, x: Array, channels: Array) -> Array:
         if self.raw:
-            return x[:, None]
-        return channels if self.picked is None else channels[:, self.picked]
+            return x[:, None] if channels.ndim > 1 else x
+        return channels if self.picked is None else channels[..., self.picked]
 
     def _output(self, f: Array, x: Array, state: Mapping[str, Array]) -> Array:
         # not the unit itself, which is 1 where nothing has moved yet: such a series is forecast to stay
@@ -88,3 +101,8 @@ class Recurrent:
             window[:, -1] = self._inputs(x, channels)
             path[:, step] = self._output(self.kernel.forward(window).astype(np.float64), x, state)
         return path
+
+
+def _push(window: Array, inputs: Array) -> None:
+    window[:-1] = window[1:]
+    window[-1] = inputs

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import lattice, season
-from .channels import Moment
-from .table import Array, Column
+from .channels import Instant, Moment
+from .table import Array, Column, Row
 
 Index = NDArray[np.intp]
 
@@ -42,8 +42,6 @@ CLIP_PAST, CLIP = 3.0, 12.0
 SEASONS = 3
 #: Keeps what is divided by above 0; so is its square.
 TINY = 1e-140
-#: Up to so many rows plain floats are faster than arrays.
-FEW = 2
 #: Margin to the envelope of the series, as a share of its width.
 MARGIN = 0.2
 
@@ -60,7 +58,7 @@ class Seasonal:
         #: Samples so far, with those that a gap left out; sample number c lies at place c mod HISTORY, as an offset to
         #: the row's origin.
         "season_clock": Column(dtype=np.int64),
-        "history": Column((HISTORY,), np.nan, dtype=np.float32),
+        "history": Column((HISTORY,), np.nan, dtype=np.float32, plain=False),
         #: in samples, 0 where none is known
         "season": Column(),
         "season_candidate": Column(),
@@ -88,23 +86,32 @@ class Seasonal:
             due = (clock + state["row"]) & (LOOK_MIN - 1)
             if not due.all():
                 self._look(state, np.flatnonzero(due == 0))
-        for rows in _seasonal(state):
-            if isinstance(rows, int):
-                _learn_one(state, rows, float(moment.x[rows]), float(moment.s[rows]))
-            else:
-                _learn(state, rows, moment.x[rows], moment.s[rows])
+        if len(rows := np.flatnonzero(state["season"])):
+            _learn(state, rows, moment.x[rows], moment.s[rows])
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The forecasts, shape (n, horizon); NaN where there is no season."""
         out = np.full((len(moment.x), horizon), np.nan)
-        for rows in _seasonal(state):
-            if isinstance(rows, int):
-                if horizon == 1:
-                    out[rows, 0] = _forecast_one(state, rows)
-                    continue
-                rows = np.array([rows])
+        if len(rows := np.flatnonzero(state["season"])):
             out[rows] = _forecast(state, rows, horizon)
         return out
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """`update` for one row."""
+        row.season_clock = clock = row.season_clock + 1
+        row.history[clock & (HISTORY - 1)] = now.x - row.origin
+        if self.period:
+            row.season = self.period
+        elif not (clock + row.row) & (LOOK_MIN - 1):
+            row.store()
+            self._look(row.views, np.array([0]))
+            row.load()
+        if row.season:
+            _learn_one(row, now.x, now.s)
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """The forecast one step ahead; NaN where there is no season."""
+        return _forecast_one(row) if row.season else nan
 
     @staticmethod
     def skip(arrays: Mapping[str, Array], rows: Index, missed: Array) -> None:
@@ -143,14 +150,6 @@ def _decide(state: Mapping[str, Array], rows: Index, x: Array) -> None:
     state["season_fit"][other] = state["season_spread"][other] = 0.0
 
 
-def _seasonal(state: Mapping[str, Array]) -> list[int] | list[Index]:
-    """The rows with a season: one by one if they are few, else all at once; an empty list if there is none."""
-    if not state["season"].any():
-        return []
-    rows = np.flatnonzero(state["season"])
-    return rows.tolist() if len(rows) <= FEW else [rows]
-
-
 def _learn(state: Mapping[str, Array], rows: Index, x: Array, s: Array) -> None:
     """Fit the sample just come, `x`, shape (k,); `s`, shape (k,), is the spread to start with. Terms that are NaN teach
     nothing.
@@ -170,20 +169,19 @@ def _learn(state: Mapping[str, Array], rows: Index, x: Array, s: Array) -> None:
     state["season_fit"][rows], state["season_spread"][rows], state["season_terms"][rows, 0] = fit, spread, off
 
 
-def _learn_one(state: Mapping[str, Array], row: int, x: float, s: float) -> None:
+def _learn_one(row: Row, x: float, s: float) -> None:
     """`_learn` for one row, in plain floats."""
-    off_before, past, ar = state["season_terms"][row].tolist()
+    off_before, past, ar = row.season_terms
     off = x - past
-    spread = state["season_spread"].item(row) or s
+    spread = row.season_spread or s
     limit = CLIP * spread
     u, v, w = (0.0 if isnan(f) else min(max(f, -limit), limit) for f in (off_before, past - ar, x - ar))
     if not isnan(off):
         spread += SPREAD_RATE * (min(abs(off), limit) - spread)
-    fit = state["season_fit"][row].tolist()
     products = (u * u, u * v, v * v, u * w, v * w)
-    state["season_fit"][row] = [f * FORGETTING + p for f, p in zip(fit, products, strict=True)]
-    state["season_spread"][row] = spread
-    state["season_terms"][row, 0] = off
+    row.season_fit = [f * FORGETTING + p for f, p in zip(row.season_fit, products, strict=True)]
+    row.season_spread = spread
+    row.season_terms[0] = off
 
 
 def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
@@ -209,18 +207,16 @@ def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
     return out
 
 
-def _forecast_one(state: Mapping[str, Array], row: int) -> float:
+def _forecast_one(row: Row) -> float:
     """The one-step forecast of one row, in plain floats."""
-    past = _past_one(state, row)
-    spread, ar, terms = state["season_spread"].item(row), state["ar"].item(row), state["season_terms"]
-    a, b = _weights(state["season_fit"][row].tolist(), spread)
-    off = terms.item(row, 0)
+    past = _past_one(row)
+    spread, ar, off = row.season_spread, row.ar, row.season_terms[0]
+    a, b = _weights(row.season_fit, spread)
+    row.season_terms[1:] = past, ar
     off = 0.0 if isnan(off) else min(max(off, -CLIP * spread), CLIP * spread)
-    terms[row, 1], terms[row, 2] = past, ar
-    low, high = state["low"].item(row), state["high"].item(row)
-    margin = MARGIN * (high - low)
+    margin = MARGIN * (row.high - row.low)
     forecast = ar + a * off + b * (past - ar)
-    return nan if isnan(forecast) else min(max(forecast, low - margin), high + margin)
+    return nan if isnan(forecast) else min(max(forecast, row.low - margin), row.high + margin)
 
 
 def _weights(sums: Any, spread: Any) -> tuple[Any, Any]:
@@ -265,23 +261,22 @@ def _fill(values: Array) -> None:
             np.copyto(values[k], other, where=np.isnan(values[k]))
 
 
-def _past_one(state: Mapping[str, Array], row: int) -> float:
+def _past_one(row: Row) -> float:
     """S of the next sample of one row, in plain floats."""
-    period, clock, history = state["season"].item(row), state["season_clock"].item(row), state["history"]
+    period, clock, known = row.season, row.season_clock, row.history.item
     values = []
     for k in range(1, SEASONS + 1):
         at = clock + 1 - k * period
         before = floor(at)
         part = at - before
         after = min(before + 1, clock)
-        earlier, later = (history.item(row, place & (HISTORY - 1)) for place in (before, after))
-        value = (1.0 - part) * earlier + part * later
+        value = (1.0 - part) * known(before & (HISTORY - 1)) + part * known(after & (HISTORY - 1))
         if clock - before < HISTORY and not isnan(value):
             values.append(value)
     if not values:
         return nan
     values += values[:1] * (SEASONS - len(values))
     low, middle, high = sorted(values)
-    reach = CLIP_PAST * state["season_spread"].item(row) or inf
-    past: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + state["origin"].item(row)
+    reach = CLIP_PAST * row.season_spread or inf
+    past: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + row.origin
     return past

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .channels import Moment
-from .table import Array, Column
+from .channels import Instant, Moment
+from .table import Array, Column, Row
 
 #: Weight of the newest sample: slow enough to differ from naive, fast enough to follow.
 SMOOTHING = 0.3
@@ -29,3 +29,12 @@ class Ses:
         """The level at each step, shape (n, horizon)."""
         level = state["ses"][:, None]
         return level if horizon == 1 else np.repeat(level, horizon, axis=1)
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """Move the level towards the sample."""
+        row.ses += SMOOTHING * (now.x - row.ses)
+
+    def forecast_one(self, row: Row, now: Instant) -> float:
+        """The level."""
+        level: float = row.ses
+        return level

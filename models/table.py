@@ -5,8 +5,8 @@ tear rows apart, since a step holds views of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +15,91 @@ Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
 
 
-#: Slices whose views are kept, about 10 KB each.
+#: Slices whose views are kept, about 10 KB each, and rows that are lent at a time.
 VIEWS_MAX = 1024
 
 
 class Column(NamedTuple):
-    """What a row holds under one name: an array of `shape` (scalar if empty), filled with `initial` in a new row."""
+    """What a row holds under one name: an array of `shape` (scalar if empty), filled with `initial` in a new row.
+
+    `plain`: whether a row that is lent has it as plain numbers; not where it is worked on as a whole."""
 
     shape: tuple[int, ...] = ()
     initial: float = 0.0
     dtype: Any = np.float64
+    plain: bool = True
+
+
+class Row:
+    """One row of a table in plain Python numbers, for work on a single row: reaching into arrays would be most of it.
+
+    Each column is an attribute: a number where a row holds one, a flat list where it holds several, and an array (a
+    view of the table) where the column is not `plain`. Assign to them; the table has it after `store`.
+    """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def __init__(self, views: Mapping[str, Array], columns: Mapping[str, Column]) -> None:
+        self.views = views
+        #: work that the forecast does not wait for, but the next sample and whoever reads the table do
+        self.late: list[Callable[[], None]] = []
+        several = [name for name, column in columns.items() if column.shape]
+        self._numbers = [name for name in columns if name not in several]
+        self._lists = [(name, views[name].reshape(-1)) for name in several if columns[name].plain]
+        for name in several:
+            setattr(self, name, views[name][0])
+        self.load()
+
+    def load(self) -> None:
+        """Take the numbers out of the table."""
+        for name in self._numbers:
+            setattr(self, name, self.views[name].item())
+        for name, view in self._lists:
+            setattr(self, name, view.tolist())
+
+    def store(self) -> None:
+        """Do what is late, and put the numbers into the table."""
+        self.finish()
+        for name in self._numbers:
+            self.views[name][0] = getattr(self, name)
+        for name, view in self._lists:
+            view[:] = getattr(self, name)
+
+    def finish(self) -> None:
+        """Do what is late."""
+        for work in self.late:
+            work()
+        self.late.clear()
 
 
 class Table:
-    """Rows that only grow in number; capacity doubles, so a million rows cost twenty copies."""
+    """Rows that only grow in number; capacity doubles, so a million rows cost twenty copies.
+
+    A single row may be lent as plain numbers. Whoever reaches for `arrays`, by whatever way, ends that: he finds all
+    numbers in them, and may write."""
 
     def __init__(self, columns: Mapping[str, Column], capacity: int = 16) -> None:
         self.columns = dict(columns)
         self.capacity = capacity
         self.length = 0
-        self.arrays: dict[str, Array] = {name: _filled(column, capacity) for name, column in self.columns.items()}
+        self._arrays: dict[str, Array] = {name: _filled(column, capacity) for name, column in self.columns.items()}
         self._views: dict[tuple[int, int], dict[str, Array]] = {}
+        self._lent: dict[int, Row] = {}
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The columns, each with room for `capacity` rows."""
+        if self._lent:
+            self._recall()
+        return self._arrays
+
+    def _recall(self) -> None:
+        for row in self._lent.values():
+            row.store()
+        self._lent.clear()
 
     def __getitem__(self, name: str) -> Array:
         """The column `name` of the rows in use, shape (length, ...): a view."""
@@ -61,14 +125,29 @@ class Table:
         """The columns of `rows`: views for a slice, copies for an index array (give those back with `put`)."""
         if not isinstance(rows, slice):
             return {name: array[rows] for name, array in self.arrays.items()}
+        if self._lent:
+            self._recall()
+        return self._view(rows)
+
+    def _view(self, rows: slice) -> dict[str, Array]:
         # making the views of one row costs as much as a good part of a step
         views = self._views.get((rows.start, rows.stop))
         if views is None:
             if len(self._views) >= VIEWS_MAX:
                 self._views.clear()
-            views = {name: array[rows] for name, array in self.arrays.items()}
+            views = {name: array[rows] for name, array in self._arrays.items()}
             self._views[rows.start, rows.stop] = views
         return views
+
+    def lend(self, number: int) -> Row:
+        """Row `number` as plain numbers, to be changed until somebody else needs them: ask for it anew in each
+        step."""
+        row = self._lent.get(number)
+        if row is None:
+            if len(self._lent) >= VIEWS_MAX:
+                self._recall()
+            row = self._lent[number] = Row(self._view(slice(number, number + 1)), self.columns)
+        return row
 
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:
         """Store what `take(rows)` gave and the step has changed. Nothing to do for a slice: those were views."""

@@ -194,13 +194,14 @@ def test_one_row_in_plain_floats_is_judged_as_in_arrays(rule: dict[str, Any]) ->
     for t, x in enumerate(values.tolist()):
         sigma = [1.0, 0.0, np.nan][0 if t % 50 else t // 50 % 3]
         verdict = arrays.step(np.array([x]), sigma)
-        p, kind = anomaly.judge(plain.state, x, -x, sigma, plain.rule)
-        plain.state["count"][...] += 1
-        plain.state["last"][...] = x
+        row = plain.table.lend(0)
+        p, kind = anomaly.judge(row, x, -x, sigma, plain.rule)
+        row.count += 1
+        row.last = x
         assert kind == verdict.kind[0]
         assert p == pytest.approx(verdict.p[0], rel=1e-9, nan_ok=True)
     for name, column in arrays.state.items():
-        np.testing.assert_allclose(plain.state[name], column, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(plain.table[name], column, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def forecaster(rows: int) -> Forecaster:

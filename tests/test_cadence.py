@@ -13,8 +13,8 @@ class Clock:
     """One series' cadence."""
 
     def __init__(self) -> None:
-        table = Table(cadence.COLUMNS)
-        self.state = table.take(table.append(1))
+        self.table = Table(cadence.COLUMNS)
+        self.state = self.table.take(self.table.append(1))
 
     def tick(self, time: float, timed: bool = True) -> int:
         """Take in a sample's time; how many steps were missed before it."""
@@ -93,6 +93,9 @@ def test_one_sample_in_plain_floats_is_as_many_in_arrays(timed: bool) -> None:
     at[150:] += 7.0
     at[200] = at[199]
     for time in at:
-        assert clock.tick(time, timed) == cadence.update_one(plain.state, time, timed)
+        row = plain.table.lend(0)
+        assert clock.tick(time, timed) == cadence.missed_one(row, time, timed)
+        cadence.update_one(row, time, timed)
+        assert clock.step == pytest.approx(cadence.step_one(row), nan_ok=True)
         for name, column in clock.state.items():
-            np.testing.assert_allclose(plain.state[name], column, rtol=1e-12, err_msg=name)
+            np.testing.assert_allclose(plain.table[name], column, rtol=1e-12, err_msg=name)

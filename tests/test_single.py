@@ -32,6 +32,9 @@ SIGNALS: dict[str, Callable[[np.random.Generator], Array]] = {
     "flat, then not": lambda random: np.where(np.arange(800) < 300, 5.0, random.normal(size=800)),
     "counts": lambda random: random.poisson(0.3, 800).astype(float),
     "tiny": lambda random: random.normal(size=800) * 1e-12,
+    "season, then above it": lambda random: (
+        np.resize(random.normal(size=24), 800) + random.normal(0, 0.1, 800) + np.where(np.arange(800) < 700, 0.0, 5.0)
+    ),
     "spike": lambda random: np.where(np.arange(800) == 700, 1e4, random.normal(size=800)),
 }
 
@@ -39,24 +42,37 @@ SIGNALS: dict[str, Callable[[np.random.Generator], Array]] = {
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_each_forecast_interval_weight_and_state_is_that_of_the_array_form(signal: str) -> None:
     plain, arrays = forecaster(), forecaster()
-    arrays._is_plain = lambda rows: False  # type: ignore[method-assign]
-    for t, x in enumerate(SIGNALS[signal](np.random.default_rng(5))):
-        one = plain.step(slice(0, 1), np.array([x]))
+    for t, x in enumerate(SIGNALS[signal](np.random.default_rng(5)).tolist()):
+        one = plain.step_one(0, x) or plain.step(slice(0, 1), np.array([x]))
         other = arrays.step(slice(0, 1), np.array([x]))
         for name, a, b in zip(one._fields, one, other, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * max(1.0, abs(x)), err_msg=f"{name} at sample {t}")
-    plain.score()
-    arrays.score()
+            said, reference = np.ravel(a), np.ravel(b)
+            near = {"rtol": 1e-6, "atol": 1e-9 * max(1.0, abs(x))}
+            np.testing.assert_allclose(said, reference, **near, err_msg=f"{name} at sample {t}")
+    assert ("season" in signal) <= bool(plain.table["season"][0])
+    plain.finish()
+    arrays.finish()
     for table, reference in ((plain.table, arrays.table), (plain.scores, arrays.scores)):
         for name, column in reference.arrays.items():
             scale = 1e-9 * np.nanmax(np.abs(column[:1]), initial=1e-30)
             np.testing.assert_allclose(table.arrays[name][:1], column[:1], rtol=1e-5, atol=scale, err_msg=name)
 
 
+def test_who_reads_the_table_between_two_samples_changes_nothing() -> None:
+    quiet, read = forecaster(), forecaster()
+    for x in (np.sin(np.arange(300) / 7) + np.random.default_rng(1).normal(0, 0.1, 300)).tolist():
+        said = [made.step_one(0, x) or made.step(slice(0, 1), np.array([x])) for made in (quiet, read)]
+        assert read.table["last"][0] == x
+        for one, other in zip(*said, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for name, column in read.table.arrays.items():
+        np.testing.assert_array_equal(quiet.table.arrays[name], column, err_msg=name)
+
+
 def test_a_quiet_stream_takes_the_plain_form_once_it_is_warm() -> None:
     made = forecaster()
     for x in np.sin(np.arange(30.0)):
         made.step(slice(0, 1), np.array([x]))
-    assert made._is_plain(slice(0, 1))
+    assert made.step_one(0, 0.5)
     made.restart(slice(0, 1))
-    assert not made._is_plain(slice(0, 1))
+    assert not made.step_one(0, 0.5)
