@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .producers.async_client import AsyncProducer
-    from .producers.client import Producer, SpoolError, Stats, WindowFull
+    from .producers.client import BadKey, Producer, SpoolError, Stats, WindowFull
 
 __version__ = "0.1.0"
-__all__ = ["AsyncProducer", "Producer", "SpoolError", "Stats", "WindowFull", "__version__"]
+__all__ = ["AsyncProducer", "BadKey", "Producer", "SpoolError", "Stats", "WindowFull", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ import click
 from .errors import CannotStart, Failure, Misuse
 
 if TYPE_CHECKING:
-    from ..producers.client import Stats
+    from ..producers.client import Producer, Stats
     from ..producers.feed import Feed
 
 TO = "tcp://127.0.0.1:5555"
@@ -28,10 +28,47 @@ WINDOW, ROUNDS = 10_000, 4
 COMPLAINTS_MAX = 10
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+#: Where the options of `keyed` are kept, since every command passes them on unseen.
+_KEYS = "forecastd.keys"
+
+
+def keyed(command: Command) -> Command:
+    """The options of a connection to a daemon that asks for keys; `given_keys` has them."""
+
+    def remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        context.meta.setdefault(_KEYS, {})[parameter.name] = value
+
+    for option in (
+        click.option(
+            "--server-key",
+            envvar="FORECASTD_SERVER_KEY",
+            metavar="KEY|FILE",
+            help="The daemon's public key, for an encrypted connection; or $FORECASTD_SERVER_KEY.",
+            expose_value=False,
+            callback=remember,
+        ),
+        click.option(
+            "--key",
+            envvar="FORECASTD_KEY",
+            metavar="FILE",
+            help="Our own secret key (`forecastd keys new`); or $FORECASTD_KEY.",
+            expose_value=False,
+            callback=remember,
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def given_keys() -> tuple[str | None, str | None]:
+    """What the options of `keyed` said: our key's file, and the server's key."""
+    keys: dict[str, str | None] = click.get_current_context().meta.get(_KEYS, {})
+    return keys.get("key"), keys.get("server_key")
 
 
 def delivery(command: Command) -> Command:
     """The options of every producer: where to, how long, and what survives it."""
+    command = keyed(command)
     for option in (
         click.option(
             "--spool",
@@ -55,11 +92,15 @@ def delivery(command: Command) -> Command:
 @contextmanager
 def feeding(to: str, seconds: float | None, spool: Path | None, total: int | None, series: int = 1) -> Iterator[Feed]:
     """A producer at work, from its first sample to the line that says what became of all."""
-    from ..producers.client import Producer, SpoolError
+    from ..producers.client import BadKey, Producer, SpoolError
     from ..producers.feed import Feed
 
+    key, server_key = given_keys()
     try:
-        producer = Producer(to, spool=spool, window=max(WINDOW, ROUNDS * series))
+        window = max(WINDOW, ROUNDS * series)
+        producer = Producer(to, spool=spool, window=window, key=key, server_key=server_key)
+    except BadKey as error:
+        raise Misuse(str(error)) from None
     except ValueError as error:
         raise Misuse(f"--to {error}") from None
     except (SpoolError, OSError) as error:
@@ -81,8 +122,16 @@ def feeding(to: str, seconds: float | None, spool: Path | None, total: int | Non
     if whole:
         return
     if not spool:
-        raise Failure(f"{stats.waiting} samples were not acknowledged; is `forecastd run` listening at {to}?")
-    click.echo(f"{stats.waiting} samples wait in {spool} for the next run", err=True)
+        raise Failure(f"{stats.waiting} samples were not acknowledged; {_advice(producer, stats, to)}")
+    click.echo(f"{stats.waiting} samples wait in {spool} for the next run; {_advice(producer, stats, to)}", err=True)
+
+
+def _advice(producer: Producer, stats: Stats, to: str) -> str:
+    if producer.barred:
+        return f"the daemon at {to} did not let us in: is --key among its clients, and --server-key its own?"
+    if stats.refused.get("unauthorised"):
+        return f"the key is not good for what was sent as {producer.name!r}: see `clients` of the daemon"
+    return f"is `forecastd run` listening at {to}?"
 
 
 def summary(stats: Stats, acknowledged: bool) -> str:

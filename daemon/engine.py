@@ -19,14 +19,18 @@ import numpy as np
 
 from ..models import checkpoint
 from ..models.checkpoint import Checkpoint
+from ..producers import key
+from ..producers.key import BadKey
 from . import scoreboard
 from .batch import Forecasts, Reply
 from .child import Parent
+from .clients import Entry
 from .disk import Failed
+from .door import FAILED
 from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .portion import Portions
-from .settings import Settings
+from .settings import Limits, Settings
 from .standings import standings
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
@@ -37,6 +41,8 @@ log = logging.getLogger("forecastd.engine")
 TICK_S = 1.0
 #: Seconds given to what had arrived when the engine was told to end.
 DRAIN_S = 1.0
+#: Seconds between two lines of the log about peers that were not let in.
+COMPLAIN_S = 10.0
 
 
 class Engine:
@@ -55,7 +61,8 @@ class Engine:
         # When messages came and how many samples there were then, and how many of those have been through the pipeline.
         self._marks: list[tuple[float, int]] = []
         self._taken = 0
-        self._tick_at = 0.0
+        self._tick_at = self._complain_at = 0.0
+        self._complained = dict.fromkeys(FAILED.values(), 0)
         self._wakeup = _signals(self._stop)
         self._written = keeper.fileno()
         for descriptor in (self._wakeup, parent.fileno(), self._written):
@@ -75,7 +82,8 @@ class Engine:
         self.transport.close()
 
     def hear(self, ready: list[Any]) -> None:
-        """Looks after all that is not samples: new subscribers, signals, the supervisor."""
+        """Looks after all that is not samples: who wants in, new subscribers, signals, the supervisor."""
+        self.transport.admit(ready)
         if self.transport.publish.socket in ready:
             self.transport.publish.listen()
         if self.transport.board.socket in ready and self.transport.board.listen():
@@ -85,8 +93,17 @@ class Engine:
         if self._written in ready:
             self.answer(self.keeper.durable())
         if self.parent.fileno() in ready:
-            self.parent.lines()
+            for line in self.parent.lines():
+                self.reload(line)
             self.stopping = self.stopping or self.parent.gone
+
+    def reload(self, line: dict[str, Any]) -> None:
+        """Takes over what may change while the daemon runs; the supervisor has checked it."""
+        if "limits" in line:
+            self.inbox.limits = msgspec.convert(line["limits"], Limits)
+            self.transport.restrict(self.inbox.limits)
+        if "clients" in line:
+            self.transport.allow(msgspec.convert(line["clients"], list[Entry]))
 
     def turn(self, ready: list[Any] | None = None) -> bool:
         """Takes what has arrived through the pipeline once, and sends what comes out; false if nothing had arrived."""
@@ -94,6 +111,7 @@ class Engine:
             self.transport.receive(self.inbox, self._marks, ready)
             if not self.inbox:
                 return False
+            self.answer(self.inbox.told)
             self.portions.put(self.inbox.take())
         batch = self.portions.take()
         try:
@@ -157,8 +175,17 @@ class Engine:
         self.parent.report(beat=now)
         for _ in range(self.transport.strangers()):
             self.inbox.refuse("malformed")
+        self.complain(now)
         if self.transport.board.prefixes:
             self.show()
+
+    def complain(self, now: float) -> None:
+        """Says in the log that peers are not let in, every `COMPLAIN_S` at most: they may be many, and insist."""
+        told = self.transport.told()
+        failed = {why: int(told[f"handshakes_{why}"]) for why in FAILED.values()}
+        if failed != self._complained and now >= self._complain_at:
+            log.warning("handshakes failed so far: %s", ", ".join(f"{why} {n}" for why, n in failed.items() if n))
+            self._complained, self._complain_at = failed, now + COMPLAIN_S
 
     def show(self) -> None:
         """Sends the scoreboard to the web process."""
@@ -166,7 +193,7 @@ class Engine:
         board.duration_bounds, board.duration_counts = list(BOUNDS), list(self.durations.counts)
         board.duration_sum = self.durations.sum
         board.counters["failures"] = self.failures
-        board.counters.update(self.keeper.told())
+        board.counters.update(self.keeper.told() | self.transport.told())
         self.transport.board.send(b"scoreboard", scoreboard.encode(board))
 
     def drain(self) -> None:
@@ -212,8 +239,13 @@ def main() -> int:
     except EOFError:
         return 1
     settings = msgspec.convert(hello["settings"], Settings)
+    clients = msgspec.convert(hello.get("clients", []), list[Entry])
     try:
-        transport = Transport(settings, hello.get("board") or "tcp://127.0.0.1:*")
+        secret = key.read(settings.key).secret if settings.key else ""
+        transport = Transport(settings, hello.get("board") or "tcp://127.0.0.1:*", secret, clients)
+    except BadKey as error:
+        parent.report(failed=str(error), status=2)
+        return 2
     except EndpointError as error:
         parent.report(failed=str(error), status=3)
         return 3

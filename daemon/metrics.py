@@ -31,6 +31,8 @@ from .scoreboard import Scoreboard
 from .view import visible
 
 PREFIX = "forecastd_"
+#: What counters of failed handshakes begin with on the scoreboard.
+HANDSHAKES = "handshakes_"
 #: A number as the exposition format wants it.
 as_text: Callable[[float], str] = floatToGoString
 Labels = tuple[str, ...]
@@ -107,6 +109,10 @@ TOTALS = (
     Total("forecasts", "forecasts", "Forecasts made since the start."),
     Total("failures", "failures", "Batches that the engine failed to work on since the start; its log says why."),
     Total("series", "series", "Series known to the daemon, shown here or not.", gauge=True),
+    Total("connections", "connections", "Connections of producers and subscribers.", gauge=True),
+    Total("takeovers", "takeovers", "How often a key took over the socket identity of another key's owner."),
+    Total("doorkeeper_away", "doorkeeper_away", "One while nobody new is let in, zero otherwise.", gauge=True),
+    Total("doorkeeper_restarts", "doorkeeper_restarts", "How often what checks keys had to be started again."),
     Total("journal_commits", "journal_commits", "Commits of the journal since the start."),
     Total("journal_samples", "journal_samples", "Samples written to the journal since the start."),
     Total("journal_commit_seconds", "journal_commit_seconds", "Time spent on commits of the journal since the start."),
@@ -127,7 +133,8 @@ TOTALS = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the web process knows besides the scoreboard. `processes`: name → {"up": 0 or 1, "restarts": n}."""
+    """What the web process knows besides the scoreboard. `processes`: name → {"up": 0 or 1, "restarts": n}; `reload`:
+    {"successful": 0 or 1, "time": seconds since the epoch of the last one that was}."""
 
     processes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     board_age_s: float | None = None
@@ -135,6 +142,7 @@ class Surroundings:
     stream_dropped: int = 0
     connections: int = 0
     connections_closed: Mapping[str, int] = field(default_factory=dict)
+    reload: Mapping[str, float] = field(default_factory=dict)
 
 
 class Once(Collector):
@@ -170,6 +178,7 @@ def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
     for reason in [*REASONS, *(other for other in board.refused if other not in REASONS)]:
         refused.add_metric([reason], board.refused.get(reason, 0))
     yield refused
+    yield from _handshakes(board)
     yield _durations(board)
     versions = GaugeMetricFamily(
         PREFIX + "model_version", "The version of a shared model in service.", labels=["model"]
@@ -178,6 +187,19 @@ def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
         if "version" in model:
             versions.add_metric([str(model.get("name", ""))], float(model["version"]))
     yield versions
+
+
+def _handshakes(board: Scoreboard) -> Iterator[Metric]:
+    reasons = {name.removeprefix(HANDSHAKES): n for name, n in board.counters.items() if name.startswith(HANDSHAKES)}
+    if reasons:
+        failed = CounterMetricFamily(
+            PREFIX + "handshakes_failed",
+            "Connections that were not let in since the start, by reason.",
+            labels=["reason"],
+        )
+        for reason, count in reasons.items():
+            failed.add_metric([reason], count)
+        yield failed
 
 
 def _durations(board: Scoreboard) -> Metric:
@@ -203,6 +225,17 @@ def of_processes(around: Surroundings) -> Iterator[Metric]:
         restarts.add_metric([process], state.get("restarts", 0))
     yield up
     yield restarts
+    if around.reload:
+        yield GaugeMetricFamily(
+            PREFIX + "config_last_reload_successful",
+            "One when the last attempt to read the configuration succeeded, zero otherwise.",
+            value=around.reload["successful"],
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read with success, in seconds since the epoch.",
+            value=around.reload["time"],
+        )
     age = GaugeMetricFamily(
         PREFIX + "scoreboard_age_seconds", "The age of the engine's report that this page was made from.", labels=[]
     )

@@ -58,10 +58,12 @@ class Setting(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """Settings, and where each comes from: `flag`, `environment`, the file's name, or `default`."""
+    """Settings, and where each comes from: `flag`, `environment`, the file's name, or `default`. `again` reads them
+    once more, None where no file is involved."""
 
     settings: Settings
     sources: dict[str, str]
+    again: Callable[[], Settings] | None = None
 
 
 class Items(ParamType):
@@ -96,8 +98,11 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command all settings as options, and `--config`; it is called with `resolved` in their place."""
 
     def resolving(**parameters: Any) -> Any:
-        context = click.get_current_context()
-        return command(resolved=resolve(context, parameters), **parameters)
+        context, given = click.get_current_context(), dict(parameters)
+        resolved = resolve(context, parameters)
+        if given["config"] or resolved.settings.clients:
+            resolved = resolved._replace(again=lambda: resolve(context, dict(given)).settings)
+        return command(resolved=resolved, **parameters)
 
     update_wrapper(resolving, command)
     for setting in reversed(list(declared())):
@@ -160,6 +165,9 @@ def problems(settings: Settings) -> Iterator[tuple[str, str]]:
                 check(text)
             except ValueError as error:
                 yield name, str(error)
+    if bool(settings.key) != bool(settings.clients):
+        lacking = "clients" if settings.key else "key"
+        yield lacking, "it is missing: a daemon with a key lets nobody in but its clients, so it needs both or neither"
     known = Settings().experts
     for expert in settings.experts:
         if expert not in known:

@@ -66,6 +66,7 @@ class Child:
         self.hung = False
         self.failed: tuple[str, int] | None = None
         self.silenced = False
+        self.unsent = b""
         self._rest = b""
 
     @property
@@ -89,11 +90,19 @@ class Child:
         os.set_blocking(self.stdout, False)
 
     def tell(self, line: Hello) -> None:
-        """One JSON line on its stdin; lost if it is gone or does not read."""
+        """One JSON line on its stdin; lost if it is gone. What the pipe has no room for waits for `flush`."""
+        self.unsent += msgspec.json.encode(line) + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes on what was to be told; never waits."""
         try:
-            os.write(self.stdin, msgspec.json.encode(line) + b"\n")
-        except (BlockingIOError, BrokenPipeError):
-            log.debug("%s does not read", self.spec.name)
+            while self.unsent:
+                self.unsent = self.unsent[os.write(self.stdin, self.unsent) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self.unsent = b""
 
     def hear(self, now: float) -> list[dict[str, Any]]:
         """What it said since; that it is ready, when it last beat and why it failed is remembered here. `silenced` is

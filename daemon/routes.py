@@ -32,8 +32,9 @@ STREAM = "/api/v1/stream"
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}  # starlette adds the charset
 SERIES_MAX = 10_000  # series in one answer of the API
-#: Counters of the scoreboard that are above zero while samples are forecast but not acknowledged.
+#: Counters of the scoreboard that are above zero while samples are forecast but not acknowledged, or not let in.
 HELD_UP = {
+    "doorkeeper_away": "nobody new is let in: what checks keys is being started again",
     "journal_full": "the disk of the state folder is full: samples are forecast but not acknowledged",
     "journal_held": "the disk of the state folder is too slow: samples are forecast but not acknowledged for now",
 }

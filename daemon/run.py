@@ -27,7 +27,8 @@ def run(resolved: Resolved) -> None:
     """Forecast what arrives, until told to end.
 
     Prints a line for each socket with the address really bound, and then `ready`. SIGTERM or Ctrl-C works off what has
-    arrived and ends; a second one ends at once.
+    arrived and ends; a second one ends at once. SIGHUP reads the files again: the clients, and those settings that
+    may change meanwhile.
     """
     logging.basicConfig(level=logging.INFO, format="forecastd: %(message)s")
-    Supervisor(resolved.settings, click.echo).run()
+    Supervisor(resolved.settings, click.echo, again=resolved.again).run()

@@ -57,6 +57,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     web: Annotated[str, Meta(description="HOST:PORT of the metrics, the API and the live page; empty for none.")] = (
         "127.0.0.1:9595"
     )
+    key: Annotated[
+        str,
+        Meta(description="File of the daemon's CURVE key (`forecastd keys new`); empty: whoever connects is let in."),
+    ] = ""
+    clients: Annotated[
+        str, Meta(description="File, or folder of *.toml, of the public keys that are let in, and what each may do.")
+    ] = ""
+    insecure: Annotated[
+        bool, Meta(description="Listen beyond this machine although nobody is asked for a key or a token.")
+    ] = False
     state: Annotated[str, Meta(description="Folder of the journal and the models.")] = "forecastd-state"
     ephemeral: Annotated[bool, Meta(description="Keep no state: nothing is written, nothing survives a restart.")] = (
         False

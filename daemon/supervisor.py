@@ -22,6 +22,7 @@ import msgspec
 from .endpoint import host_port, parse, taken, tcp
 from .errors import CannotStart, Failure, Misuse
 from .process import BROKEN_S, Child, Hello, Spec
+from .reload import admitted, merged
 from .settings import Settings
 from .systemd import Notifier
 
@@ -31,6 +32,8 @@ log = logging.getLogger("forecastd")
 DRAIN_S = 8.0
 #: Seconds between two signals that are two: `timeout` and a terminal's shell send one to a process and to its group.
 TWICE_S = 0.1
+#: Seconds until a child that has not read all it was told is told the rest.
+UNSENT_S = 0.02
 
 
 #: One core a process: the engine's products are small, and threads that spin for them cost latency.
@@ -71,7 +74,8 @@ def _module(name: str) -> list[str]:
 
 
 class Supervisor:
-    """The loop over the children. `say` gets a line for each socket with the address really bound, and then `ready`."""
+    """The loop over the children. `say` gets a line for each socket with the address really bound, and then `ready`.
+    `again` reads the settings once more, for a SIGHUP; without it that is a signal like the others."""
 
     def __init__(
         self,
@@ -79,8 +83,13 @@ class Supervisor:
         say: Callable[[str], None],
         children: list[Spec] | None = None,
         notifier: Notifier | None = None,
+        again: Callable[[], Settings] | None = None,
     ) -> None:
         self.settings = settings
+        self.again = again
+        self.admitted = admitted(settings)
+        self.asked_to_reload = False
+        self.reloaded = {"successful": 1.0, "time": time.time()}
         self.say = say
         self.children = [Child(spec) for spec in (specs(settings) if children is None else children)]
         self.notifier = notifier or Notifier()
@@ -102,6 +111,8 @@ class Supervisor:
                 self.start()
                 self.wait()
                 self.watch()
+                if self.asked_to_reload:
+                    self.reload()
             self.drain()
         finally:
             self.kill()
@@ -118,8 +129,11 @@ class Supervisor:
                 child.spawn(now)
                 self._selector.register(child.stdout, selectors.EVENT_READ, child)
             if child.process and not child.greeted and (hello := child.spec.hello(self.settings, self.bound)):
+                if child.spec.name == "engine" and self.admitted:
+                    hello["clients"] = self.admitted
                 child.tell(hello)
                 child.greeted = True
+            child.flush()
         if not self.started and all(child.ready for child in self.children if not child.spec.spare):
             self.started = True
             self.say("ready")
@@ -130,6 +144,7 @@ class Supervisor:
         """Hears what the children say, until there was something, or it is time to look at them."""
         now = time.monotonic()
         due = [child.start_at - now for child in self.children if child.start_at is not None]
+        due += [UNSENT_S for child in self.children if child.unsent]
         for key, _ in self._selector.select(max(0.0, min([timeout_s, *due]))):
             if key.data is None:
                 os.read(key.fd, 4096)
@@ -201,17 +216,39 @@ class Supervisor:
                 other.unwant()
 
     def _tell_state(self) -> None:
-        """Tells the web process when a process came or went."""
+        """Tells the web process when a process came or went, and what became of a reload."""
         state = {
             c.spec.name: {"up": int(c.ready), "restarts": c.restarts} | ({"spare": 1} if c.spec.spare else {})
             for c in self.children
             if c.wanted
         }
-        if state != self._told:
-            self._told = state
-            for child in self.children:
-                if child.spec.name == "web" and child.greeted:
-                    child.tell({"processes": state})
+        news = {"processes": state, "reload": dict(self.reloaded)}
+        if news != self._told:
+            self._told = news
+            self._tell("web", news)
+
+    def _tell(self, name: str, news: Hello) -> None:
+        for child in self.children:
+            if child.spec.name == name and child.greeted:
+                child.tell(news)
+
+    def reload(self) -> None:
+        """Takes over what may change while the daemon runs. Where the files are not in order, what was in force
+        stays."""
+        self.asked_to_reload = False
+        assert self.again is not None
+        try:
+            settings = self.again()
+            clients = admitted(settings)
+        except Failure as error:
+            log.error("not reloaded, and what was in force stays: %s", error.format_message())
+            self.reloaded["successful"] = 0.0
+            return
+        self.settings, later = merged(self.settings, settings)
+        self.admitted = clients
+        self._tell("engine", {"limits": self.settings.limits, "clients": clients})
+        self.reloaded = {"successful": 1.0, "time": time.time()}
+        log.info("reloaded: %d clients%s", len(clients), f"; at the next start: {', '.join(later)}" if later else "")
 
     def drain(self) -> None:
         """Ends the children in order. A second signal ends them at once; Failure if they did not end by themselves."""
@@ -255,11 +292,16 @@ class Supervisor:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
+        if self.again:
+            signal.signal(signal.SIGHUP, self._reload)
         # Not ignored but heard: the end of a child has to wake the loop.
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _stop(self, *_: object) -> None:
         self.asked_to_stop.append(time.monotonic())
+
+    def _reload(self, *_: object) -> None:
+        self.asked_to_reload = True
 
 
 def check_ports(settings: Settings) -> None:

@@ -6,17 +6,23 @@ it takes in, finds the way back to a sender, and never blocks except in `Transpo
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import time
-from collections.abc import Callable, Container, Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import zmq
 
+from ..producers.key import Curve
+from .clients import Client, Clients, Entry
+from .door import FAILED, Door
 from .endpoint import Endpoint, parse, reachable
 from .settings import Limits, Settings
 from .wire import Inbox, Origin
+from .zap import Doorkeeper
 
 #: Messages kept for one connection before the sender is held back (ROUTER, PULL) or loses some (SUB).
 RECEIVE_MESSAGES_MAX = 1_000
@@ -28,6 +34,8 @@ HEARTBEAT_MS, SILENCE_MS = 5_000, 15_000
 HANDSHAKE_MS = 5_000
 #: How long what was sent may stay on its way when the daemon ends.
 LINGER_MS = 1_000
+#: A daemon did not let us in.
+BARRED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 #: Senders whose way back is kept ready.
 ORIGINS_MAX = 4_096
 
@@ -37,6 +45,7 @@ QUIET_S = 0.001
 
 # pyzmq's own enumerations are slow to combine
 _NOW, _MORE, _EVENTS, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
+log = logging.getLogger("forecastd.engine")
 
 _KINDS = {"router": zmq.ROUTER, "pull": zmq.PULL, "sub": zmq.SUB, "publish": zmq.XPUB, "board": zmq.XPUB}
 
@@ -45,43 +54,26 @@ class EndpointError(Exception):
     """An endpoint cannot be bound; the text names it and says why."""
 
 
-class Door:
-    """Who comes and goes at a socket that is bound, by the events of its monitor."""
+class Lock(NamedTuple):
+    """What makes a socket let in authorised keys alone: the daemon's secret key, and who is asked."""
 
-    EVENTS = zmq.Event.ACCEPTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+    secret: bytes
+    doorkeeper: Doorkeeper
 
-    def __init__(self, context: zmq.SyncContext, socket: zmq.SyncSocket, where: str) -> None:
-        socket.monitor(where, self.EVENTS)
-        self._events = context.socket(zmq.PAIR)
-        # Unbounded, because ZeroMQ's own thread would wait for us at a full one.
-        self._events.rcvhwm = 0
-        self._events.connect(where)
-        self._new: dict[int, None] = {}
-
-    def strangers(self) -> int:
-        """Connections that ended since the last call without having spoken ZeroMQ."""
-        count = 0
-        while self._events.poll(0):
-            event, descriptor = struct.unpack("=hi", self._events.recv_multipart()[0])
-            if event == zmq.Event.ACCEPTED:
-                self._new[descriptor] = None
-            elif event == zmq.Event.DISCONNECTED:
-                count += descriptor in self._new
-                self._new.pop(descriptor, None)
-            elif self._new:
-                # The event does not say whose handshake it was; the one that waited longest is the best guess, and a
-                # wrong one only counts a stranger later.
-                del self._new[next(iter(self._new))]
-        return count
-
-    def close(self) -> None:
-        self._events.close(0)
+    def on(self, socket: zmq.SyncSocket, domain: str) -> None:
+        socket.curve_server = True
+        socket.curve_secretkey = self.secret
+        socket.zap_domain = domain.encode()
+        # Without this, everybody is let in while the doorkeeper is away.
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
 class Ingest:
     """A socket that samples arrive at."""
 
-    def __init__(self, context: zmq.SyncContext, endpoint: Endpoint, index: int, limits: Limits) -> None:
+    def __init__(
+        self, context: zmq.SyncContext, endpoint: Endpoint, index: int, limits: Limits, lock: Lock | None
+    ) -> None:
         self.endpoint = endpoint
         self.limits = limits
         self.socket = _open(context, endpoint)
@@ -95,6 +87,16 @@ class Ingest:
         self._origin = Origin(name=endpoint.label)
         self._origins: dict[tuple[bytes, bool], Origin] = {}
         self._heard_at = 0.0
+        # A socket that connects has nobody to let in; `options.exposed` has it that this was asked for.
+        self._clients = lock.doorkeeper.clients if lock and not endpoint.connect else None
+        #: How often a producer's identity was taken over by the owner of another key.
+        self.takeovers = 0
+        if lock and not endpoint.connect:
+            lock.on(self.socket, "ingest")
+            if endpoint.kind == "router":
+                # Whoever comes back is not shut out by what is left of the connection before. Without keys anybody
+                # could take the place of another so.
+                self.socket.router_handover = 1
         self.door = Door(context, self.socket, f"inproc://door-{index}")
         self.address = _attach(self.socket, endpoint)
 
@@ -119,17 +121,25 @@ class Ingest:
                 return
             first = False
 
+    def allow(self, clients: Clients) -> None:
+        """From now on these may send; the others' connections stand, but what they say is refused."""
+        if self._clients is not None:
+            self._clients = clients
+            self._origins.clear()
+
     def _plain(self, frame: zmq.Frame, inbox: Inbox) -> None:
+        origin = self._origin if self._clients is None else self._owner(frame)
+        frames: Sequence[bytes] | None
         if frame.more:
             frames = self._rest([frame])
-            if frames is None:
-                inbox.refuse("oversize")
-            else:
-                inbox.add(frames, self._origin)
-        elif len(frame) > self.limits.frame_bytes:
-            inbox.refuse("oversize")
         else:
-            inbox.add((frame.bytes,), self._origin)
+            frames = (frame.bytes,) if len(frame) <= self.limits.frame_bytes else None
+        if frames is None:
+            inbox.refuse("oversize")
+        elif origin is None:
+            inbox.refuse("unauthorised")
+        else:
+            inbox.add(frames, origin)
 
     def _routed(self, identity: zmq.Frame, inbox: Inbox) -> None:
         frames = self._rest([]) if identity.more else []
@@ -141,7 +151,21 @@ class Ingest:
             frames = frames[1:]
         if not frames:
             return inbox.refuse("malformed")
-        return inbox.add(frames, self._origin_of(identity.bytes, delimited))
+        client = None
+        if self._clients is not None:
+            client = self._client(identity)
+            if client is None:
+                return inbox.refuse("unauthorised")
+        return inbox.add(frames, self._origin_of(identity.bytes, delimited, client))
+
+    def _client(self, frame: zmq.Frame) -> Client | None:
+        """Whose connection this came by, None for a key that may not send (any more)."""
+        client = self._clients.get(str(frame.get("User-Id"))) if self._clients is not None else None
+        return client if client is not None and client.sends else None
+
+    def _owner(self, frame: zmq.Frame) -> Origin | None:
+        client = self._client(frame)
+        return self._origin_of(client.key.encode(), False, client) if client else None
 
     def _rest(self, first: list[zmq.Frame]) -> list[bytes] | None:
         """The frames of the message up to its end; None when they are too many or too large. All are taken off the
@@ -158,12 +182,16 @@ class Ingest:
             return None
         return [frame.bytes for frame in frames]
 
-    def _origin_of(self, identity: bytes, delimited: bool) -> Origin:
+    def _origin_of(self, identity: bytes, delimited: bool, client: Client | None) -> Origin:
         origin = self._origins.get((identity, delimited))
-        if origin is None:
-            if len(self._origins) >= ORIGINS_MAX:
+        if origin is None or origin.client is not client:
+            if origin is not None:
+                self.takeovers += 1
+            elif len(self._origins) >= ORIGINS_MAX:
                 self._origins.clear()
-            origin = Origin(self._index + (b"\1" if delimited else b"\0") + identity, True, _name(identity))
+            routed = self.endpoint.kind == "router"
+            peer = self._index + (b"\1" if delimited else b"\0") + identity if routed else b""
+            origin = Origin(peer, routed, client.producer if client else _name(identity), client)
             self._origins[identity, delimited] = origin
         return origin
 
@@ -181,9 +209,12 @@ class Ingest:
 class Publisher:
     """An XPUB socket, and what its subscribers asked for."""
 
-    def __init__(self, context: zmq.SyncContext, endpoint: Endpoint) -> None:
+    def __init__(self, context: zmq.SyncContext, endpoint: Endpoint, lock: Lock | None) -> None:
         self.socket = _open(context, endpoint)
         self.socket.sndhwm = PUBLISH_MESSAGES_MAX
+        if lock:
+            lock.on(self.socket, endpoint.kind)
+        self.door = Door(context, self.socket, f"inproc://door-{endpoint.kind}")
         self.prefixes: set[bytes] = set()
         self._lengths: list[int] = []
         self._wanted: dict[str, bytes | None] = {}
@@ -219,29 +250,47 @@ class Publisher:
         self.socket.send(payload, _NOW)
 
     def close(self) -> None:
+        self.socket.disable_monitor()
+        self.door.close()
         self.socket.close(LINGER_MS)
 
 
 class Transport:
-    """The engine's sockets. `EndpointError` when one cannot be bound."""
+    """The engine's sockets. `EndpointError` when one cannot be bound.
 
-    def __init__(self, settings: Settings, board: str = "tcp://127.0.0.1:*") -> None:
+    With a `secret`, the daemon's CURVE key, whoever connects is one of `clients`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        board: str = "tcp://127.0.0.1:*",
+        secret: str = "",
+        clients: Sequence[Entry] = (),
+    ) -> None:
         self.context: zmq.SyncContext = zmq.Context()
+        self._house = zmq.curve_public(secret.encode()).decode() if secret else ""
+        self.doorkeeper = Doorkeeper(self.context, Clients(clients, self._house)) if secret else None
+        lock = Lock(secret.encode(), self.doorkeeper) if self.doorkeeper else None
         try:
             self.ingest = [
-                Ingest(self.context, parse(text), index, settings.limits) for index, text in enumerate(settings.ingest)
+                Ingest(self.context, parse(text), index, settings.limits, lock)
+                for index, text in enumerate(settings.ingest)
             ]
-            self.publish = Publisher(self.context, parse(settings.publish, ("publish",)))
-            self.board = Publisher(self.context, parse(board, ("board",)))
+            self.publish = Publisher(self.context, parse(settings.publish, ("publish",)), lock)
+            self.board = Publisher(self.context, parse(board, ("board",)), lock)
         except BaseException:
             self.context.destroy(0)
             raise
+        self.doors = [*(ingest.door for ingest in self.ingest), self.publish.door, self.board.door]
         # The web process wants a scoreboard at once, and every subscription to be heard of.
         self.board.socket.xpub_verbose = 1
         self._turn = 0
         self._poller = zmq.Poller()
         for socket in (*(ingest.socket for ingest in self.ingest), self.publish.socket, self.board.socket):
             self._poller.register(socket, zmq.POLLIN)
+        self.doorkeeper_restarts = 0
+        self._seat()
 
     @property
     def bound(self) -> list[str]:
@@ -271,9 +320,69 @@ class Transport:
     def reply(self, peer: bytes, payload: bytes) -> None:
         self.ingest[peer[0]].reply(peer, payload)
 
+    def allow(self, clients: Sequence[Entry]) -> None:
+        """From now on these are let in, and what others say is refused."""
+        if self.doorkeeper:
+            self.doorkeeper.clients = Clients(clients, self._house)
+            for ingest in self.ingest:
+                ingest.allow(self.doorkeeper.clients)
+
+    def restrict(self, limits: Limits) -> None:
+        """From now on these bounds hold for what is taken in."""
+        for ingest in self.ingest:
+            ingest.limits = limits
+
+    def admit(self, ready: Container[Any]) -> None:
+        """Answers who wants to be let in. A doorkeeper that fails is sent away, and replaced by `look`."""
+        if self.doorkeeper is None or self.doorkeeper.socket not in ready:
+            return
+        try:
+            self.doorkeeper.answer()
+        except Exception as error:
+            log.error("nobody new is let in until the doorkeeper is back: %s", error)
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Closes the doorkeeper's socket. Until `look` opens it again, nobody new is let in."""
+        if self.doorkeeper is not None and self.doorkeeper.socket is not None:
+            self._poller.unregister(self.doorkeeper.socket)
+            self.doorkeeper.close()
+
+    def look(self) -> None:
+        """Takes in who came and went, and replaces a doorkeeper that was sent away. For once a second."""
+        for door in self.doors:
+            door.look()
+        if self.doorkeeper is not None and self.doorkeeper.socket is None:
+            self.doorkeeper.open()
+            self._seat()
+            self.doorkeeper_restarts += 1
+
+    def _seat(self) -> None:
+        if self.doorkeeper is not None and self.doorkeeper.socket is not None:
+            self._poller.register(self.doorkeeper.socket, zmq.POLLIN)
+
     def strangers(self) -> int:
-        """Connections that ended since the last call without having spoken ZeroMQ."""
-        return sum(ingest.door.strangers() for ingest in self.ingest)
+        """Connections to ingest sockets that ended since the last call without having spoken ZeroMQ. Where keys are
+        asked for, those are handshakes that failed instead."""
+        self.look()
+        count = 0
+        for ingest in self.ingest:
+            count += ingest.door.strangers if self.doorkeeper is None else 0
+            ingest.door.strangers = 0
+        return count
+
+    def told(self) -> dict[str, float]:
+        """What happened at the doors, as counters of the scoreboard."""
+        failed: Counter[str] = Counter()
+        for door in self.doors:
+            failed.update(door.failed)
+        told: dict[str, float] = {f"handshakes_{why}": failed[why] for why in FAILED.values()}
+        told["connections"] = sum(len(door.open) for door in self.doors)
+        told["takeovers"] = sum(ingest.takeovers for ingest in self.ingest)
+        if self.doorkeeper is not None:
+            told["doorkeeper_away"] = float(self.doorkeeper.socket is None)
+            told["doorkeeper_restarts"] = self.doorkeeper_restarts
+        return told
 
     def close(self) -> None:
         """Ends all sockets; what was sent has `LINGER_MS` to leave."""
@@ -281,6 +390,8 @@ class Transport:
             ingest.close()
         self.publish.close()
         self.board.close()
+        if self.doorkeeper is not None:
+            self.doorkeeper.close()
         self.context.term()
 
 
@@ -288,7 +399,7 @@ class Subscriber:
     """A SUB socket for the processes that show forecasts; of one thread. A subscriber that is too slow loses
     messages."""
 
-    def __init__(self, endpoint: str, *prefixes: str | bytes) -> None:
+    def __init__(self, endpoint: str, *prefixes: str | bytes, curve: Curve | None = None) -> None:
         try:
             address = reachable(parse(endpoint, ("publish",)).address)
         except ValueError as error:
@@ -298,6 +409,12 @@ class Subscriber:
         self._context: zmq.SyncContext = zmq.Context()
         self._socket = _open(self._context, Endpoint("sub", address, connect=True))
         self._socket.rcvhwm = PUBLISH_MESSAGES_MAX
+        if curve:
+            self._socket.curve_secretkey, self._socket.curve_serverkey = curve.secret, curve.server
+            self._socket.curve_publickey = zmq.curve_public(curve.secret)
+        self._monitor = self._socket.get_monitor_socket(BARRED | zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor.rcvhwm = 0
+        self._barred = False
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         for prefix in prefixes:
@@ -326,11 +443,19 @@ class Subscriber:
         while (frames := self.receive()) is not None:
             yield frames
 
+    def barred(self) -> bool:
+        """Whether the daemon did not let us in when we last tried: it does not know our key, or is not who we think."""
+        while self._monitor.poll(0):
+            self._barred = bool(struct.unpack("=H", self._monitor.recv_multipart()[0][:2])[0] & BARRED)
+        return self._barred
+
     def fileno(self) -> int:
         """A descriptor for an event loop. It is edge-triggered: after each wake-up, receive until there is no more."""
         return int(self._socket.get(zmq.FD))
 
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close(0)
         self._context.term()
 
@@ -366,3 +491,14 @@ def _name(identity: bytes) -> str:
 
 def _bytes(prefix: str | bytes) -> bytes:
     return prefix.encode() if isinstance(prefix, str) else prefix
+
+
+def new_pair() -> tuple[str, str]:
+    """A new public and secret key."""
+    made, secret = zmq.curve_keypair()
+    return made.decode(), secret.decode()
+
+
+def house_curve(secret: str) -> Curve:
+    """With what a process of the daemon itself connects to the daemon whose secret key this is."""
+    return Curve(secret.encode(), zmq.curve_public(secret.encode()))

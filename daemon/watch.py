@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..producers.key import BadKey, Curve, curve
+from .delivery import given_keys, keyed
 from .endpoint import reachable, tcp
+from .errors import Misuse
 from .tally import VALUES, Tally, decode, sparkline
 from .transport import Subscriber
 
@@ -35,12 +38,13 @@ class Watch:
     """Forecasts of one feed, tallied by series. `names` are exact, or prefixes where they end in `*`; none means
     all."""
 
-    def __init__(self, endpoint: str, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, endpoint: str, names: tuple[str, ...] = (), curve: Curve | None = None) -> None:
         self.endpoint = endpoint
         self.exact = {name for name in names if not name.endswith("*")}
         self.prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
         self.all = not names
-        self.subscriber = Subscriber(endpoint, *(name.removesuffix("*") for name in names or ("",)))
+        self.curve = curve
+        self.subscriber = Subscriber(endpoint, *(name.removesuffix("*") for name in names or ("",)), curve=curve)
         self.tallies: dict[str, Tally] = {}
         self.received = 0
         self.unlisted = 0
@@ -106,6 +110,8 @@ class Watch:
             return (
                 f"nobody listens at {self.endpoint}: start `forecastd run`, or say --from ENDPOINT (its `publish` line)"
             )
+        if not self.received and self.subscriber.barred():
+            return f"{self.endpoint} did not let us in: is --key among the daemon's clients, and --server-key its own?"
         if self.received:
             return "the forecasts have stopped: does the producer still run?"
         if self.all:
@@ -129,6 +135,7 @@ Examples:
   forecastd watch
   forecastd watch boiler 'plant-7.*'
   forecastd watch --from tcp://10.0.0.7:5556 --for 60
+  forecastd watch --from tcp://10.0.0.7:5556 --key desk.key --server-key daemon.pub
   forecastd watch boiler --json --count 10 | jq .mean"""
 )
 @click.option(
@@ -144,6 +151,7 @@ Examples:
 @click.option(
     "--for", "seconds", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End after this time."
 )
+@keyed
 @click.argument("series", nargs=-1)
 def watch(endpoint: str, as_json: bool, count: int | None, seconds: float | None, series: tuple[str, ...]) -> None:
     """Show forecasts as they come: of the SERIES named (NAME* for all that begin so), or of all.
@@ -154,7 +162,11 @@ def watch(endpoint: str, as_json: bool, count: int | None, seconds: float | None
     deadline = time.monotonic() + seconds if seconds else float("inf")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     forgive()
-    with Watch(endpoint, series) as watching:
+    try:
+        keys = curve(*given_keys())
+    except BadKey as error:
+        raise Misuse(str(error)) from None
+    with Watch(endpoint, series, keys) as watching:
         try:
             show = in_json if as_json else in_table if sys.stdout.isatty() else in_lines
             show(watching, deadline, count)

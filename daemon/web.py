@@ -22,6 +22,8 @@ from typing import Any, cast
 import msgspec
 import uvicorn
 
+from ..producers import key
+from ..producers.key import BadKey
 from .child import Parent
 from .endpoint import host_port
 from .errors import CannotStart, Failure
@@ -31,7 +33,7 @@ from .routes import STREAM, Routes
 from .scoreboard import decode
 from .settings import Settings
 from .stream import Hub
-from .transport import Subscriber
+from .transport import Subscriber, house_curve
 from .view import View
 
 #: The engine reports once a second; this much later it is taken for dead or stuck, and what it said is shown no longer.
@@ -58,8 +60,10 @@ class Web:
         self.settings = start.settings
         self.parent = parent
         self.processes: dict[str, dict[str, float]] = {}
+        self.reload: dict[str, float] = {}
         self.listener = bind(start.settings.web)
-        self.feed, self.board = Subscriber(start.feed), Subscriber(start.board, "")
+        curve = house_curve(key.read(self.settings.key).secret) if self.settings.key else None
+        self.feed, self.board = Subscriber(start.feed, curve=curve), Subscriber(start.board, "", curve=curve)
         self.view = View(start.settings.limits.series_shown, start.settings.limits.silent_s)
         self.hub = Hub(self.follow, self.feed.unsubscribe)
         self.gate = Gate(endless=STREAM)
@@ -114,6 +118,7 @@ class Web:
         """Take what the supervisor says: the state of the processes, or by closing that it is gone."""
         for line in self.parent.lines():
             self.processes = line.get("processes", self.processes)
+            self.reload = line.get("reload", self.reload)
         if self.parent.gone:
             self.loop.remove_reader(self.parent.fileno())
             self.end()
@@ -162,6 +167,7 @@ class Web:
         """What the metrics page says besides the scoreboard."""
         return Surroundings(
             processes=self.processes,
+            reload=self.reload,
             board_age_s=self.loop.time() - self.heard if self.view.board is not None else None,
             stream_clients=len(self.hub.clients),
             stream_dropped=self.hub.dropped,
@@ -222,6 +228,9 @@ def main() -> None:
         asyncio.run(live(msgspec.convert(parent.hello(), Start), parent))
     except EOFError:
         return
+    except BadKey as error:
+        parent.report(failed=str(error), status=2)
+        sys.exit(2)
     except Failure as failure:
         parent.report(failed=failure.message, status=failure.exit_code)
         sys.exit(failure.exit_code)

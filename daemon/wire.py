@@ -7,7 +7,7 @@ refused by name and counted, and never raises. `docs/protocol.md` shows every pa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import chain
 from typing import Any
@@ -17,17 +17,20 @@ import numpy as np
 
 from . import payload
 from .batch import Alone, Batch, Floats, Forecast, Forecasts, Parcel, Reply
-from .payload import NAN, Headers, Numbered, Sample
+from .clients import Client
+from .payload import NAN, Header, Headers, Numbered, Sample
 from .settings import Limits
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
     """Where a message came from: `peer` is where replies go (empty: nowhere), `lossless` that what is not accepted
-    will be sent again, `name` who speaks where the payload does not say."""
+    will be sent again, `name` who speaks where the payload does not say. `client`: whose key it is, and what it may
+    send; None where there are no keys."""
 
     peer: bytes = b""
     lossless: bool = False
     name: str = ""
+    client: Client | None = None
 
 
 NOWHERE = Origin()
@@ -46,6 +49,9 @@ class Inbox:
 
     def _clear(self) -> None:
         self.size = 0
+        #: What is to be told at once: it is no business of the pipeline, nor of the producer in whose name it came.
+        self.told: list[Reply] = []
+        self._refusals = 0
         self.refused: dict[str, int] = {}
         self._series: list[str] = []
         self._value: list[float] = []
@@ -64,8 +70,9 @@ class Inbox:
 
     @property
     def room(self) -> int:
-        """Samples still to be taken into this batch; a message is never split, so it may go negative."""
-        return self.limits.batch_samples - self.size
+        """Samples still to be taken into this batch; a message is never split, so it may go negative. What is refused
+        counts, too: a flood of it must come to an end."""
+        return self.limits.batch_samples - self.size - self._refusals
 
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message: its payload frames, without identity and delimiter."""
@@ -78,11 +85,17 @@ class Inbox:
         else:
             self.refuse("malformed")
 
-    def refuse(self, reason: str, origin: Origin = NOWHERE, told: Numbered | None = None) -> None:
+    def refuse(self, reason: str, origin: Origin = NOWHERE, told: Numbered | None = None, samples: int = 1) -> None:
         """Counts a payload that is no sample. Where it was numbered, a parcel without samples says so to the pipeline:
         its numbers are dealt with, and its sender is to be told."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.refused[reason] = self.refused.get(reason, 0) + samples
+        self._refusals += 1
         if told is None or not told.seq:
+            return
+        if origin.client is not None and told.producer not in ("", origin.client.producer):
+            # The number is another's, who would miss it.
+            if origin.peer:
+                self.told.append(Reply(origin.peer, refused="unauthorised", seq=told.seq))
             return
         self._close()
         self._parcels.append(
@@ -129,14 +142,24 @@ class Inbox:
             self._several(said, origin)
         return None
 
+    def _barred(self, series: Iterable[str], count: int, said: Sample | Header | Numbered, origin: Origin) -> bool:
+        """Whether the key of the sender is not good for these `count` samples, which then are refused."""
+        client = origin.client
+        if client is None or (said.producer in ("", client.producer) and all(map(client.may_send, series))):
+            return False
+        self.refuse("unauthorised", origin, Numbered(said.seq, said.producer, said.epoch, count), count)
+        return True
+
     def _one(self, sample: Sample, origin: Origin) -> None:
+        if origin.client is not None and self._barred((sample.series,), 1, sample, origin):
+            return
         self._continue(1, origin, sample.producer, sample.epoch, sample.seq)
         self._series.append(sample.series)
         self._value.append(sample.value)
         self._time.append(NAN if sample.time is None else sample.time)
 
     def _several(self, samples: list[Sample], origin: Origin) -> None:
-        if any(s.seq or s.producer for s in samples):
+        if origin.client is not None or any(s.seq or s.producer for s in samples):
             for sample in samples:
                 self._one(sample, origin)
         elif samples:
@@ -153,6 +176,8 @@ class Inbox:
         value = payload.number(text)
         if value is None:
             return self.refuse("malformed")
+        if origin.client is not None and self._barred((series,), 1, Numbered(), origin):
+            return None
         self._continue(1, origin, "", 0, 0)
         self._series.append(series)
         self._value.append(value)
@@ -169,6 +194,8 @@ class Inbox:
             told = Numbered(header.seq, header.producer, header.epoch, header.n)
             return self.refuse("malformed", origin, told)
         series, value, time = columns
+        if origin.client is not None and self._barred(series, len(series), header, origin):
+            return None
         self._continue(len(series), origin, header.producer, header.epoch, header.seq)
         self._flush()
         self._blocks.append((series, value, time))
@@ -199,6 +226,8 @@ class Inbox:
     def _continue(self, count: int, origin: Origin, producer: str, epoch: int, seq: int) -> None:
         """Counts samples into the open parcel where they go on from it, into a new one where they do not."""
         if not seq:
+            if origin.client is not None:
+                producer = origin.name
             origin = NOWHERE
         elif not producer:
             producer = origin.name

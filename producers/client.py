@@ -24,11 +24,12 @@ from typing import Self
 import msgspec
 
 from .block import Block
+from .key import BadKey, curve, read
 from .link import Link, Target
 from .outbox import Outbox, WhenFull, WindowFull
 from .spool import Spool, SpoolError
 
-__all__ = ["Producer", "SpoolError", "Stats", "WindowFull"]
+__all__ = ["BadKey", "Producer", "SpoolError", "Stats", "WindowFull"]
 
 NAME_MAX = 200
 
@@ -64,6 +65,10 @@ class Producer:
     the next one with this file goes on where it ended, under the same name. A sample without a time gets this
     machine's; with `stamp=False`, the daemon's when it arrives.
 
+    With `key`, the file of a secret key (`forecastd keys new`), and `server_key`, the daemon's public key or its file,
+    the connection is encrypted, and each side knows the other. The name is then that of the key, since the daemon takes
+    no other from it. `BadKey`, a ValueError, says what is wrong with a file.
+
     An endpoint `pull+…` or `sub+…` has no way back: nothing is acknowledged there, and what is lost is lost. `bind+`
     after it lets the daemon connect to the producer.
     """
@@ -79,8 +84,16 @@ class Producer:
         spool: str | Path | None = None,
         resend_after: float = 2.0,
         stamp: bool = True,
+        key: str | Path | None = None,
+        server_key: str | Path | None = None,
     ) -> None:
         target = Target.parse(to)
+        keys = curve(key, server_key)
+        if keys and target.bind:
+            raise ValueError(f"{to!r}: only a producer that connects can use a key")
+        if key is not None and name is None:
+            # The daemon takes from a key what comes in its owner's name.
+            name = read(key).name
         if name is not None and not (0 < len(name) <= NAME_MAX and name.isprintable()):
             raise ValueError(f"a producer's name has 1 to {NAME_MAX} printable characters, not {name!r}")
         file = Spool(spool) if spool is not None else None
@@ -94,7 +107,7 @@ class Producer:
         self._stamp = stamp
         self._known: dict[str, None] = {}
         self._columns: list[str] = []
-        self._link = Link(self.outbox, target, resend_after)
+        self._link = Link(self.outbox, target, resend_after, keys)
         self._link.start()
         # A program that ends without closing its producer still has what it sent delivered.
         atexit.register(self.close)
@@ -113,6 +126,11 @@ class Producer:
     def acknowledged(self) -> bool:
         """Whether the daemon says what it has; not so at `pull+` and `sub+`."""
         return self._link.target.answers
+
+    @property
+    def barred(self) -> bool:
+        """Whether the daemon did not let us in when we last tried: it does not know our key, or is not who we think."""
+        return self._link.barred
 
     @property
     def epoch(self) -> int:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import zmq
 
+from .key import Curve
 from .outbox import Outbox
 
 #: The daemon's socket, or the producer's own, as it stands in an endpoint; and the socket that the producer opens for
@@ -46,6 +47,8 @@ LINGER_MS = 5_000
 LAST_WORDS_MS = 20
 
 ENDED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+#: The daemon did not let us in, or is not who we think.
+BARRED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
 
 class Target(NamedTuple):
@@ -95,12 +98,13 @@ _answer = msgspec.json.Decoder(Answer).decode
 
 
 class Link(threading.Thread):
-    """Runs until `stop`, or until the outbox's spool fails. `connected` and `connections` may be read at any time."""
+    """Runs until `stop`, or until the outbox's spool fails. `connected`, `connections` and `barred` (the daemon did not
+    let us in) may be read at any time."""
 
-    def __init__(self, outbox: Outbox, target: Target, resend_after: float) -> None:
+    def __init__(self, outbox: Outbox, target: Target, resend_after: float, curve: Curve | None = None) -> None:
         super().__init__(name="forecastd-producer", daemon=True)
-        self.outbox, self.target, self.resend_after = outbox, target, resend_after
-        self.connected = False
+        self.outbox, self.target, self.resend_after, self.curve = outbox, target, resend_after, curve
+        self.connected = self.barred = False
         self.connections = 0
         self.stopping = False
         self.awake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -156,7 +160,10 @@ class Link(threading.Thread):
                 sock.reconnect_ivl = -1
             if self.target.kind == zmq.XPUB:
                 sock.xpub_nodrop = 1
-            monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | ENDED)
+            if self.curve:
+                sock.curve_secretkey, sock.curve_serverkey = self.curve.secret, self.curve.server
+                sock.curve_publickey = zmq.curve_public(self.curve.secret)
+            monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | BARRED | ENDED)
             try:
                 if self.target.bind:
                     sock.bind(self.target.address)
@@ -193,8 +200,14 @@ class Link(threading.Thread):
             self.doze()
             event = last_event(monitor)
             if event:
+                self._judge(event)
                 return event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return False
+
+    def _judge(self, event: int) -> None:
+        """Notes whether we were let in. A connection that just ended says nothing about that."""
+        if event & (BARRED | zmq.EVENT_HANDSHAKE_SUCCEEDED):
+            self.barred = bool(event & BARRED)
 
     # ---- without
 
@@ -220,6 +233,7 @@ class Link(threading.Thread):
             sock.linger = LINGER_MS
 
     def _note(self, event: int) -> None:
+        self._judge(event)
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connections += 1
         if event:
@@ -267,7 +281,7 @@ class Session:
             left = max(0.0, self.since + self.patience - clock.monotonic())
             poller.poll(0 if not idle else int(left * 1000) + 1 if under_way else None)
             self.link.doze()
-            if last_event(self.monitor) & ENDED:
+            if last_event(self.monitor) & (ENDED | BARRED):
                 break
             if self._listen():
                 self._progress(clock.monotonic())
@@ -336,10 +350,12 @@ class Session:
 
 
 def last_event(monitor: zmq.Socket[Any]) -> int:
-    """The last of the events that a monitor has, 0 if it has none; an end outlasts what came before it."""
+    """The last of the events that a monitor has, 0 if it has none; an end outlasts what came before it, and not being
+    let in outlasts the end that follows."""
     event = 0
     while monitor.poll(0):
-        (event,) = struct.unpack("=H", monitor.recv_multipart()[0][:2])  # zmq.utils.monitor would import asyncio
+        (next_one,) = struct.unpack("=H", monitor.recv_multipart()[0][:2])  # zmq.utils.monitor would import asyncio
+        event = event if event & BARRED and next_one & ENDED else next_one
     return event
 
 

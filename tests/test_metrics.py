@@ -90,6 +90,9 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
             "gaps": 3,
             "series": n,
             "series_hidden": 0,
+            "handshakes_protocol": 7,
+            "handshakes_unauthorised": 8,
+            "handshakes_incomplete": 9,
         },
         refused={"nonfinite": 2, "late": 1},
         duration_bounds=[1e-5, 0.001, 1.0],
@@ -103,7 +106,9 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
 
 def around() -> Surroundings:
     processes = {"web": {"up": 1, "restarts": 0}, "engine": {"up": 0, "restarts": 2}}
-    return Surroundings(processes, 0.25, 1, 2, 3, {"idle": 4, "stalled": 5, "crowded": 6})
+    return Surroundings(
+        processes, 0.25, 1, 2, 3, {"idle": 4, "stalled": 5, "crowded": 6}, {"successful": 1, "time": NOW}
+    )
 
 
 def page(scoreboard: Scoreboard, cap: int = 1_000, silent_s: float = 60.0) -> str:

@@ -81,7 +81,8 @@ def test_every_default_can_be_said_as_a_flag_in_the_environment_and_in_the_file(
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
     assert shown()[setting.name] == (default, "default")
     assert shown(*flag)[setting.name] == (default, "flag")
-    assert shown(**{setting.variable: as_text})[setting.name] == (default, "environment")
+    if as_text:  # an empty variable is none
+        assert shown(**{setting.variable: as_text})[setting.name] == (default, "environment")
     assert shown("--config", str(file))[setting.name] == (default, "forecastd.toml")
 
 

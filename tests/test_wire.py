@@ -457,8 +457,7 @@ def test_the_bytes_on_the_page_are_what_it_says() -> None:
 def test_the_page_names_every_refusal_there_is() -> None:
     """And none that there is not."""
     table = PROTOCOL[PROTOCOL.index("## Refusals") : PROTOCOL.index("## The feed")]
-    # Nobody is refused for who he is until there are keys.
-    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == sorted(set(REASONS) - {"unauthorised"})
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.M)) == sorted(REASONS)
 
 
 def test_the_page_describes_every_field_of_a_forecast() -> None:
