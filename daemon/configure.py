@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import exposure, options
 from .errors import Failure
 from .options import Resolved, Setting, declared
 from .settings import Settings
@@ -38,7 +38,7 @@ def init(path: str, force: bool) -> None:
 @click.argument("path", type=click.Path(dir_okay=False), default="forecastd.toml")
 def check(path: str) -> None:
     """Say whether a file can be run with; exit status 2 and one line if it cannot."""
-    options.read(path)
+    exposure.check(options.settings_of(options.read(path), path))
     click.echo(f"{path}: ok")
 
 

@@ -143,6 +143,7 @@ class Surroundings:
     connections: int = 0
     connections_closed: Mapping[str, int] = field(default_factory=dict)
     reload: Mapping[str, float] = field(default_factory=dict)
+    requests_refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class Once(Collector):
@@ -257,6 +258,14 @@ def of_processes(around: Surroundings) -> Iterator[Metric]:
     for reason, count in around.connections_closed.items():
         closed.add_metric([reason], count)
     yield closed
+    refused = CounterMetricFamily(
+        PREFIX + "http_requests_refused",
+        "HTTP requests that came by a wrong name, or without the token.",
+        labels=["reason"],
+    )
+    for reason, count in around.requests_refused.items():
+        refused.add_metric([reason], count)
+    yield refused
 
 
 class SeriesCollector(Collector):

@@ -168,6 +168,12 @@ def problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if bool(settings.key) != bool(settings.clients):
         lacking = "clients" if settings.key else "key"
         yield lacking, "it is missing: a daemon with a key lets nobody in but its clients, so it needs both or neither"
+    if bool(settings.web_key) != bool(settings.web_certificate):
+        lacking = "web_certificate" if settings.web_key else "web_key"
+        yield lacking, "it is missing: HTTPS needs a certificate and its private key"
+    for name in settings.web_hosts:
+        if "*" in name[1:] or (name.startswith("*") and not name.startswith("*.")):
+            yield "web_hosts", f"{name!r} is no name; write example.org, or *.example.org for all below it"
     known = Settings().experts
     for expert in settings.experts:
         if expert not in known:

@@ -22,6 +22,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .exposure import names
+from .guard import Guard
 from .metrics import Exposition, Once, Surroundings, of_processes
 from .scoreboard import Scoreboard
 from .settings import Settings
@@ -87,7 +89,7 @@ def answer(content: Any, status: int = 200) -> Response:
 class Routes:
     """The routes over what is behind them. Use `app`."""
 
-    def __init__(self, behind: Behind) -> None:
+    def __init__(self, behind: Behind, token: str = "") -> None:
         self.behind = behind
         limits = behind.settings.limits
         self.exposition = Exposition(limits.series_shown, limits.silent_s)
@@ -107,7 +109,8 @@ class Routes:
         ]
         starlette = Starlette(routes=self.routes, exception_handlers={HTTPException: refuse, Exception: fail})
         starlette.router.redirect_slashes = False
-        self.app = Strict(starlette)
+        self.guard = Guard(starlette, names(behind.settings), token)
+        self.app = Strict(self.guard)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics page: the engine's part made once a scoreboard whoever asks, in a thread so that the loop goes

@@ -57,6 +57,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     web: Annotated[str, Meta(description="HOST:PORT of the metrics, the API and the live page; empty for none.")] = (
         "127.0.0.1:9595"
     )
+    web_token: Annotated[
+        str, Meta(description="File of the token that the page, the metrics and the API ask for; empty: they ask none.")
+    ] = ""
+    web_certificate: Annotated[
+        str, Meta(description="File of the certificate (PEM, with its chain) to serve the page by HTTPS.")
+    ] = ""
+    web_key: Annotated[str, Meta(description="File of the certificate's private key (PEM).")] = ""
+    web_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names the page may be asked for by, besides this machine's own; *.example.org for all below."
+        ),
+    ] = ()
     key: Annotated[
         str,
         Meta(description="File of the daemon's CURVE key (`forecastd keys new`); empty: whoever connects is let in."),

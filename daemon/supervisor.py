@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from . import exposure
 from .endpoint import host_port, parse, taken, tcp
 from .errors import CannotStart, Failure, Misuse
 from .process import BROKEN_S, Child, Hello, Spec
@@ -56,7 +57,7 @@ def _web_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello | None:
     if not bound.get("board"):
         return None
     if bound.get("web"):
-        settings = msgspec.structs.replace(settings, web=bound["web"][0].removeprefix("http://"))
+        settings = msgspec.structs.replace(settings, web=bound["web"][0].rpartition("//")[2])
     return {"settings": settings, "feed": bound["publish"][0], "board": bound["board"][0]}
 
 
@@ -103,6 +104,7 @@ class Supervisor:
     def run(self) -> None:
         """Start, loop, drain. CannotStart when a child cannot start at all, Failure when the end was not a clean
         one."""
+        exposure.check(self.settings)
         check_ports(self.settings)
         self._listen_to_signals()
         try:

@@ -17,17 +17,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 import uvicorn
 
 from ..producers import key
-from ..producers.key import BadKey
+from ..producers.key import BadKey, private
 from .child import Parent
 from .endpoint import host_port
-from .errors import CannotStart, Failure
-from .gate import Gate
+from .errors import CannotStart, Failure, Misuse
+from .gate import HEAD_S, Gate
+from .guard import read_token
 from .metrics import Surroundings
 from .routes import STREAM, Routes
 from .scoreboard import decode
@@ -67,11 +69,12 @@ class Web:
         self.view = View(start.settings.limits.series_shown, start.settings.limits.silent_s)
         self.hub = Hub(self.follow, self.feed.unsubscribe)
         self.gate = Gate(endless=STREAM)
+        self.routes = Routes(self, read_token(self.settings.web_token) if self.settings.web_token else "")
         self.heard = float("-inf")
         self.loop = asyncio.get_running_loop()
         self.server = Quiet(
             uvicorn.Config(
-                Routes(self).app,
+                self.routes.app,
                 http=cast(Any, self.gate.protocol),
                 ws="none",
                 lifespan="off",
@@ -82,8 +85,11 @@ class Web:
                 h11_max_incomplete_event_size=HEAD_BYTES_MAX,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=1,
+                ssl_certfile=self.settings.web_certificate or None,
+                ssl_keyfile=self.settings.web_key or None,
             )
         )
+        prepare(self.server.config)
 
     async def run(self) -> None:
         """Serve until told to end."""
@@ -97,7 +103,8 @@ class Web:
         for descriptor, read in readers.items():
             self.loop.add_reader(descriptor, read)
         host, port = self.listener.getsockname()[:2]
-        self.parent.report(bound=f"web http://{f'[{host}]' if ':' in host else host}:{port}")
+        scheme = "https" if self.server.config.is_ssl else "http"
+        self.parent.report(bound=f"web {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         self.told()  # what came together with the first line wakes nobody
         ticking = self.loop.create_task(self.tick())
         try:
@@ -173,6 +180,7 @@ class Web:
             stream_dropped=self.hub.dropped,
             connections=len(self.gate.open),
             connections_closed=self.gate.closed,
+            requests_refused=self.routes.guard.refused,
         )
 
     async def tick(self) -> None:
@@ -191,11 +199,32 @@ class Web:
 
 
 class Quiet(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the loop has some."""
+    """uvicorn without signal handlers of its own: the loop has some. Who does not get on with TLS is shown out as soon
+    as who does not get on with a request."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if self.config.is_ssl:
+            # The gate knows a connection once its handshake is over; until then asyncio looks after it, for a minute.
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=HEAD_S)  # type: ignore[method-assign]
+        await super().startup(sockets)
+
+
+def prepare(config: uvicorn.Config) -> None:
+    """Has the certificate read, if there is one. BadKey where others can read its private key, Misuse where it is
+    none."""
+    if config.is_ssl:
+        private(str(config.ssl_keyfile))
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one, too
+        raise Misuse(
+            f"{config.ssl_certfile}, {config.ssl_keyfile}: no certificate with its private key: {error}"
+        ) from None
 
 
 def bind(address: str) -> socket.socket:

@@ -107,7 +107,10 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
 def around() -> Surroundings:
     processes = {"web": {"up": 1, "restarts": 0}, "engine": {"up": 0, "restarts": 2}}
     return Surroundings(
-        processes, 0.25, 1, 2, 3, {"idle": 4, "stalled": 5, "crowded": 6}, {"successful": 1, "time": NOW}
+        *(processes, 0.25, 1, 2, 3),
+        connections_closed={"idle": 4, "stalled": 5, "crowded": 6},
+        reload={"successful": 1, "time": NOW},
+        requests_refused={"host": 7, "token": 8},
     )
 
 

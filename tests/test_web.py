@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
 import os
 import re
+import secrets
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -63,14 +66,14 @@ def until(found: Callable[[], Any], seconds: float = 10.0) -> Any:
 class Stand:
     """The web process between a supervisor and an engine that do as the test says."""
 
-    def __init__(self, *news: object, web: str = "127.0.0.1:0") -> None:
+    def __init__(self, *news: object, web: str = "127.0.0.1:0", **settings: Any) -> None:
         self.context = zmq.Context()
         self.feed, self.board = self.context.socket(zmq.XPUB), self.context.socket(zmq.XPUB)
         ports = [each.bind_to_random_port("tcp://127.0.0.1") for each in (self.feed, self.board)]
         command = [sys.executable, "-m", "forecastd.daemon.web"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         feed, shown = (f"tcp://127.0.0.1:{port}" for port in ports)
-        self.tell({"settings": Settings(web=web), "feed": feed, "board": shown}, *news)
+        self.tell({"settings": Settings(web=web, **settings), "feed": feed, "board": shown}, *news)
         self.lines: list[dict[str, Any]] = []
         self.port = 0
 
@@ -406,7 +409,7 @@ async def call(routes: Routes, path: str) -> tuple[int, bytes]:
         "method": "GET",
         "path": path,
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"host", b"localhost:9595")],
         "asgi": {"spec_version": "2.3"},
     }
     try:
@@ -558,3 +561,163 @@ def test_the_crowd_gives_way_to_the_newest_but_not_who_is_served() -> None:
             writer.close()
 
     asyncio.run(serve(script))
+
+
+# ---- who may read
+
+
+TOKEN = secrets.token_hex(16)
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("token") / "web.token"
+    file.touch(0o600)
+    file.write_text(f"{TOKEN}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def closed(token: Path) -> Iterator[Stand]:
+    """A page that asks for its token."""
+    with Stand(web_token=str(token), web_hosts=("forecasts.example.org", "*.lab.example")) as running:
+        yield running
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("", 401),
+        (f"Bearer {TOKEN}", 200),
+        (f"bearer  {TOKEN}", 200),
+        (f"Bearer {TOKEN}0", 401),
+        (f"Bearer {TOKEN[:-1]}", 401),
+        ("Bearer", 401),
+        (TOKEN, 401),
+        (basic(f"anybody:{TOKEN}"), 200),
+        (basic(f":{TOKEN}"), 200),
+        (basic(TOKEN), 401),
+        (basic(f"{TOKEN}:"), 401),
+        ("Basic !!!", 401),
+        (f"Digest {TOKEN}", 401),
+        ("Bearer \xe9", 401),
+    ],
+)
+def test_a_page_with_a_token_asks_for_it(closed: Stand, said: str, status: int) -> None:
+    """As a bearer, or as a browser's password; the answer says so and nothing else."""
+    headers = {"authorization": said} if said else {}
+    for path in ("/metrics", "/api/v1/series", "/", "/nowhere"):
+        found, answered, body = closed.get(path, **headers)
+        assert found == (404 if (path, status) == ("/nowhere", 200) else status)
+        if status == 401:
+            assert json.loads(body) == {"error": "the daemon asks for its token"}
+            assert 'Basic realm="forecastd"' in answered["www-authenticate"]
+            assert set(HEADERS) <= set(answered)
+
+
+def test_the_health_checks_ask_for_no_token(closed: Stand) -> None:
+    """Whoever looks after the daemon need not have it."""
+    assert {closed.get(path)[0] for path in ("/healthz", "/readyz")} <= {200, 503}
+
+
+@pytest.mark.parametrize(
+    ("host", "let_in"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:9595", True),
+        ("127.0.0.1:1", True),
+        ("[::1]:9595", True),
+        ("[::1]", True),
+        ("forecasts.example.org", True),
+        ("a.lab.example:80", True),
+        ("lab.example", False),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example:9595", False),
+        ("evil.example:127.0.0.1", False),
+        ("", False),
+        ("[::1].evil.example", False),
+    ],
+)
+def test_a_name_that_is_not_the_daemons_is_refused(closed: Stand, host: str, let_in: bool) -> None:
+    """A page of another site may have its own name lead here; the browser then says that name."""
+    before = metric(closed, 'forecastd_http_requests_refused_total{reason="host"}')
+    status, _, body = closed.get("/healthz", host=host)
+    assert (status in (200, 503)) is let_in
+    if not let_in:
+        assert status == 400 and "web_hosts" in json.loads(body)["error"]
+        assert metric(closed, 'forecastd_http_requests_refused_total{reason="host"}') == before + 1
+
+
+def metric(stand: Stand, name: str) -> float:
+    page = stand.get("/metrics", authorization=f"Bearer {TOKEN}")[2].decode()
+    match = re.search(rf"^{re.escape(name)} (\S+)$", page, re.M)
+    return float(match[1]) if match else 0.0
+
+
+def test_the_page_on_loopback_is_asked_for_by_its_own_names_alone(stand: Stand) -> None:
+    """Without any setting."""
+    assert stand.get("/metrics", host="evil.example")[0] == 400
+    assert stand.get("/metrics")[0] == 200
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory, debian: Callable[[str], str]) -> tuple[Path, Path]:
+    """A certificate for this machine, and its private key."""
+    folder = tmp_path_factory.mktemp("tls")
+    made, closed = folder / "web.pem", folder / "web.pem.key"
+    command = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    subprocess.run(
+        [debian("openssl"), *command, *names, "-keyout", closed, "-out", made], check=True, capture_output=True
+    )
+    closed.chmod(0o600)
+    return made, closed
+
+
+def test_a_page_with_a_certificate_is_served_by_https(certificate: tuple[Path, Path]) -> None:
+    """And by nothing else; idle connections that never shake hands hold up nobody."""
+    made, closed = certificate
+    with Stand(web_certificate=str(made), web_key=str(closed)) as stand:
+        assert until(lambda: stand.heard("bound")).startswith("web https://127.0.0.1:")
+        idle = [socket.create_connection(("127.0.0.1", stand.port)) for _ in range(50)]
+        context = ssl.create_default_context(cafile=str(made))
+        connection = http.client.HTTPSConnection("127.0.0.1", stand.port, timeout=10, context=context)
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        assert (answer.status, b"forecastd_build_info" in answer.read()) == (200, True)
+        connection.close()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            stand.get("/metrics")
+        for each in idle:
+            each.settimeout(gate.HEAD_S + 10)
+            assert each.recv(1) == b"", "it was shown out"
+            each.close()
+
+
+@pytest.mark.parametrize("wrong", ["readable token", "short token", "no token", "readable key", "no certificate"])
+def test_a_secret_that_is_none_is_told_in_a_line(wrong: str, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """Status 2, before anything listens."""
+    file, (made, closed) = tmp_path / "file", certificate
+    file.touch(0o600)
+    file.write_text("short" if wrong == "short token" else TOKEN)
+    if "readable" in wrong:
+        file.chmod(0o640)
+    settings = {
+        "no token": {"web_token": str(tmp_path / "nowhere")},
+        "readable key": {"web_certificate": str(made), "web_key": str(file)},
+        "no certificate": {"web_certificate": str(file), "web_key": str(closed)},
+    }.get(wrong, {"web_token": str(file)})
+    stand = Stand(**settings)
+    try:
+        assert stand.process.wait(20) == 2
+        failed = stand.heard("failed")
+        assert str(file) in failed or "nowhere" in failed
+        assert "\n" not in failed
+        assert ("chmod 600" in failed) is ("readable" in wrong)
+    finally:
+        stand.__exit__()

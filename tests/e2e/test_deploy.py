@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from ..keyring import Keyring
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
@@ -79,9 +81,9 @@ class Daemon(NamedTuple):
     web: str
 
 
-def started(*arguments: str) -> tuple[subprocess.Popen[str], Daemon]:
+def started(*arguments: str, environment: dict[str, str] | None = None) -> tuple[subprocess.Popen[str], Daemon]:
     """A daemon with the options given, once it says that it is ready."""
-    process = forecastd("run", *arguments)
+    process = forecastd("run", *arguments, environment=environment)
     assert process.stdout
     bound = {}
     for line in process.stdout:
@@ -218,16 +220,43 @@ def test_the_unit_starts_a_daemon_that_tells_systemd_when_it_is_ready(tmp_path: 
     assert process.returncode == 0
 
 
-def test_the_image_starts_the_daemon() -> None:
-    """The command of the Dockerfile, with free ports, ends up ready, on all addresses of the container."""
+def image_options() -> list[str]:
+    """The options of the Dockerfile's command, with free ports and without a state."""
     command = re.search(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.M)
     assert command
     options = json.loads(re.sub(r":(5555|5556|9595)\b", ":0", command[1]))
-    state = options.index("--state")
-    process, daemon = started("--ephemeral", *options[1:state])
-    end(process)
-    assert all("//0.0.0.0:" in address for address in daemon), daemon
-    assert process.returncode == 0
+    return ["--ephemeral", *options[1 : options.index("--state")]]
+
+
+def keys(folder: Path) -> dict[str, Path]:
+    """The files of a daemon that asks who comes, by their names in the Kubernetes manifest."""
+    ring = Keyring(folder)
+    (folder / "web.token").touch(0o600)
+    (folder / "web.token").write_text("0123456789abcdef0123456789abcdef\n")
+    ring.write(ring.entry("plc-7", "*"))
+    ring.pair("daemon")
+    return {name: folder / name for name in ("daemon.key", "clients.toml", "web.token")}
+
+
+def test_the_image_starts_the_daemon_once_it_is_told_who_may_come(tmp_path: Path) -> None:
+    """On all addresses of the container; by keys and a token, or, as in the Compose file, whoever comes."""
+    files = keys(tmp_path)
+    names = ("KEY", "CLIENTS", "WEB_TOKEN")
+    told = {f"FORECASTD_RUN_{name}": str(file) for name, file in zip(names, files.values(), strict=True)}
+    everybody = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["forecastd"]["environment"]
+    for environment in (told, everybody):
+        process, daemon = started(*image_options(), environment=environment)
+        end(process)
+        assert all("//0.0.0.0:" in address for address in daemon), daemon
+        assert process.returncode == 0
+
+
+def test_the_image_does_not_start_by_itself() -> None:
+    """One line that says what to give it."""
+    command = [sys.executable, "-m", "forecastd", "run", *image_options()]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.count("\n") == 1 and "give --key and --clients; --insecure does it all the same" in said.stderr
 
 
 def test_the_signal_of_the_compose_file_is_one_that_can_be_produced() -> None:
@@ -245,7 +274,8 @@ def test_the_settings_of_the_kubernetes_manifest_start_the_daemon(tmp_path: Path
     manifests = yaml.safe_load_all((DEPLOY / "kubernetes" / "forecastd.yaml").read_text())
     text = next(item["data"]["forecastd.toml"] for item in manifests if item["kind"] == "ConfigMap")
     file = tmp_path / "forecastd.toml"
-    file.write_text(re.sub(r":(5555|5556|9595)\b", ":0", text))
+    keys(tmp_path)
+    file.write_text(re.sub(r":(5555|5556|9595)\b", ":0", text).replace("/keys/", f"{tmp_path}/"))
     assert tomllib.loads(text)["web"].endswith(":9595")
     process, _ = started("--ephemeral", "--config", str(file))
     end(process)
