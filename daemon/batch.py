@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.lessons import Lesson
 from ..models.weights import Weights
+from .lineage import Change
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +151,9 @@ class Effects:
 
     `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order
     in which the step asked it: the journal keeps it for replays. `copies` are those that were given to series (None:
-    taken from them) since the step before, by row; the engine puts them in, so that the journal keeps them with it."""
+    taken from them) since the step before, by row, `changes` those of the shared model; the engine puts them in, so
+    that the journal keeps them with it. `lessons` is what the rounds have taught, for whoever learns or judges by it;
+    empty where the pipeline does not learn."""
 
     taken: NDArray[np.bool_]
     forecasts: list[Forecasts] = field(default_factory=list)
@@ -157,6 +161,8 @@ class Effects:
     events: list[dict[str, Any]] = field(default_factory=list)
     recorded: list[Floats] = field(default_factory=list)
     copies: dict[int, Weights | None] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    lessons: list[Lesson] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Forecasts]:
         return iter(self.forecasts)

@@ -9,18 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..models import checkpoint
 from ..models.checkpoint import Checkpoint, CheckpointError
-from ..models.weights import Weights
+from ..models.weights import Weights, check
 from .lineage import Change, Lineage
+
+if TYPE_CHECKING:
+    from .control import Order
 
 log = logging.getLogger("forecastd.engine")
 
 
 class Unfit(ValueError):
     """This model cannot take the champion's place; the message is one line that says why."""
+
+
+class Done(NamedTuple):
+    """What became of an order: the version it is about, what is to be written, and what is to be said."""
+
+    number: int
+    changes: list[Change]
+    said: str
 
 
 class Champions:
@@ -78,6 +89,25 @@ class Champions:
         self.number, self.model = number, model
         return self.lineage.crown(number, self.root.sha256, reason, now=now, step=step, **figures)
 
+    def obey(self, order: Order, body: bytes, now: float, step: int) -> Done:
+        """Do what an order says of versions and champions. ValueError, in one line, where it cannot be done."""
+        number = order.number
+        changes: list[Change] = []
+        if order.do == "import":
+            number, changes = self.enter(checkpoint.decode(body), now, "imported")
+        elif order.do == "rollback":
+            before = self.lineage.predecessor()
+            if before is None:
+                raise Unfit("no version has served before this one")
+            number = before
+        name = self.version(number).name
+        if order.do == "import" and not order.promote:
+            return Done(number, changes, f"version {number}: {name}, is kept")
+        if number == self.number:
+            return Done(number, changes, f"version {number}: {name}, serves already")
+        changes.append(self.crown(number, "by_hand", now, step))
+        return Done(number, changes, f"version {number}: {name}, serves")
+
     def version(self, number: int) -> Checkpoint:
         """The model of that number. CheckpointError where there is none, or where it is damaged."""
         version = self.lineage.versions.get(number)
@@ -86,18 +116,20 @@ class Champions:
         return checkpoint.decode(self._bodies[version.sha256])
 
     def fitting(self, weights: Weights) -> None:
-        """Unfit for weights that cannot take the champion's place between two samples."""
+        """Unfit for weights that cannot take the champion's place between two samples, ValueError for unsound ones."""
         now = self.root.weights
         for what, theirs, ours in (
             ("input channels", weights.channels, now.channels),
             ("window", weights.window, now.window),
             ("units", weights.units, now.units),
             ("output", weights.output, now.output),
+            ("steps ahead", _steps(weights), _steps(now)),
         ):
             if theirs != ours:
                 raise Unfit(
                     f"its {what} are {_text(theirs)}, the running model's {_text(ours)}: start the daemon with --model"
                 )
+        check(weights)
 
 
 def bare(model: Checkpoint) -> Checkpoint:
@@ -105,6 +137,10 @@ def bare(model: Checkpoint) -> Checkpoint:
     if model.weights.ahead is None:
         return model if model.manifest.get("sha256") else checkpoint.seal(model)
     return checkpoint.seal(replace(model, weights=replace(model.weights, ahead=None)))
+
+
+def _steps(weights: Weights) -> int:
+    return weights.decoder.steps if weights.decoder else 1
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -22,9 +23,10 @@ from ..models.checkpoint import Checkpoint
 from ..producers import key
 from ..producers.key import BadKey
 from . import scoreboard
-from .batch import Forecasts, Reply
+from .batch import Batch, Forecasts, Reply
 from .child import Parent
 from .clients import Entry
+from .control import PEER, Control, Order, Told
 from .disk import Failed
 from .door import FAILED
 from .histogram import BOUNDS, Histogram
@@ -32,6 +34,7 @@ from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .portion import Portions
 from .settings import Limits, Settings
 from .standings import standings
+from .succession import Succession
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
 
@@ -39,6 +42,8 @@ log = logging.getLogger("forecastd.engine")
 
 #: Seconds between heartbeats and scoreboards.
 TICK_S = 1.0
+#: Events kept for the page.
+EVENTS_MAX = 100
 #: Seconds given to what had arrived when the engine was told to end.
 DRAIN_S = 1.0
 #: Seconds between two lines of the log about peers that were not let in.
@@ -58,6 +63,12 @@ class Engine:
         self.durations = Histogram()
         self.failures = 0
         self.stopping = False
+        self.control: Control | None = None
+        self.succession: Succession | None = None
+        if keeper.champions is not None:
+            self.succession = Succession(self.pipeline, keeper.champions, time.perf_counter)
+        #: What was decided about the models lately, for the page.
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         # When messages came and how many samples there were then, and how many of those have been through the pipeline.
         self._marks: list[tuple[float, int]] = []
         self._taken = 0
@@ -79,7 +90,17 @@ class Engine:
             self.tick()
         log.info("draining")
         self.drain()
+        if self.control is not None:
+            self.control.close()
         self.transport.close()
+
+    def take_orders(self, folder: str) -> None:
+        """Listen for orders in the state folder; without them the daemon serves all the same."""
+        try:
+            self.control = Control(folder, self.transport.context)
+            self.transport.watch(self.control.socket)
+        except OSError as error:
+            log.warning("%s", error)
 
     def hear(self, ready: list[Any]) -> None:
         """Looks after all that is not samples: who wants in, new subscribers, signals, the supervisor."""
@@ -92,6 +113,9 @@ class Engine:
             os.read(self._wakeup, 4096)
         if self._written in ready:
             self.answer(self.keeper.durable())
+        if self.control is not None and self.control.socket in ready:
+            while (asked := self.control.receive()) is not None:
+                self.obey(*asked)
         if self.parent.fileno() in ready:
             for line in self.parent.lines():
                 self.reload(line)
@@ -114,6 +138,7 @@ class Engine:
             self.answer(self.inbox.told)
             self.portions.put(self.inbox.take())
         batch = self.portions.take()
+        self.pipeline.learning = self.succession is not None and self.succession.watching
         try:
             now, began = time.time(), time.perf_counter()
             effects = self.pipeline.step(batch, now)
@@ -125,6 +150,8 @@ class Engine:
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
             self.pipeline.finish()
+            if self.succession is not None:
+                self.succession.take(effects.lessons)
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.
             log.exception("a batch of %d samples failed and is lost", len(batch))
@@ -139,7 +166,33 @@ class Engine:
     def answer(self, replies: list[Reply]) -> None:
         """Tells producers what has become of their samples."""
         for reply in replies:
-            self.transport.reply(reply.peer, encode_reply(reply))
+            if reply.peer != PEER:
+                self.transport.reply(reply.peer, encode_reply(reply))
+            elif self.control is not None:
+                self.control.answer(reply)
+
+    def obey(self, peer: bytes, order: Order, body: bytes) -> None:
+        """Do what was ordered by hand; the answer leaves when the disk has what came of it."""
+        assert self.control is not None
+        if self.succession is None:
+            return self.control.send(peer, Told(error="no model serves: the expert 'rnn' is off"))
+        if order.do == "finetune":
+            return self.control.send(peer, Told(error="this daemon does not learn"))
+        try:
+            done = self.succession.obey(order, body, time.time(), self.keeper.step + 1)
+        except ValueError as error:
+            return self.control.send(peer, Told(error=" ".join(str(error).split())))
+        return self.decide([self.control.later(peer, Told(done.said, number=done.number))])
+
+    def decide(self, replies: list[Reply]) -> None:
+        """Put what was decided about the models into a step of its own, between the samples before and those after."""
+        assert self.succession is not None
+        events, changes = self.succession.taken()
+        batch, now = Batch([], np.empty(0), np.empty(0), []), time.time()
+        effects = self.pipeline.step(batch, now)
+        effects.events, effects.changes = events, changes
+        self.events.extend({"time": now, **event} for event in events)
+        self.answer(self.keeper.append(batch, now, effects, replies, 0.0))
 
     def publish(self, forecasts: Forecasts) -> int:
         """Sends the forecasts somebody subscribed to; returns how many there were in all."""
@@ -169,7 +222,10 @@ class Engine:
         time for one."""
         self.keeper.turn()
         now = time.monotonic()
-        if now < self._tick_at:
+        due = now >= self._tick_at
+        if self.succession is not None and self.succession.turn(time.time(), self.keeper.step + 1, whole=due):
+            self.decide([])
+        if not due:
             return
         self._tick_at = now + TICK_S
         self.parent.report(beat=now)
@@ -193,6 +249,11 @@ class Engine:
         board.duration_bounds, board.duration_counts = list(BOUNDS), list(self.durations.counts)
         board.duration_sum = self.durations.sum
         board.counters["failures"] = self.failures
+        board.events = list(self.events)
+        if self.succession is not None:
+            board.models = self.succession.told()
+            board.counters["model_promotions"] = self.succession.promotions
+            board.counters["model_rollbacks"] = self.succession.rollbacks
         board.counters.update(self.keeper.told() | self.transport.told())
         self.transport.board.send(b"scoreboard", scoreboard.encode(board))
 
@@ -260,6 +321,8 @@ def main() -> int:
         parent.report(failed=" ".join(f"model {settings.model!r}: {error}".split()), status=2)
         return 2
     engine = Engine(settings, transport, keeper, parent)
+    if not settings.ephemeral:
+        engine.take_orders(settings.state)
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -24,6 +24,7 @@ from . import copied, snapshot
 from .batch import Batch, Effects, Reply
 from .database import Commit
 from .disk import Failed, Full
+from .lineage import Change
 from .record import Encoder, Entry
 from .snapshot import State
 
@@ -52,6 +53,7 @@ class Disk(Protocol):
         names: Sequence[str],
         first: int,
         events: Sequence[Mapping[str, Any]],
+        changes: Sequence[Change],
         *,
         copies: Mapping[int, bytes | None],
     ) -> None: ...
@@ -67,6 +69,7 @@ class Waiting(NamedTuple):
     replies: list[Reply]
     events: list[dict[str, Any]]
     copies: dict[int, Weights | None]
+    changes: list[Change]
 
 
 @dataclass
@@ -136,6 +139,8 @@ class Journal:
         self._held: dict[tuple[bytes, int], Reply] = {}
         # Copies of steps that were let go of, and those steps: the next commit has them, for no snapshot does.
         self._owed: dict[int, tuple[int, Weights | None]] = {}
+        # Changes of the model in steps that were let go of: the next commit has them, for no snapshot does.
+        self._due: list[Change] = []
         # The last step that was let go of, where no snapshot has made good for it.
         self._lost: int | None = None
         self._copy: State | None = None
@@ -159,7 +164,8 @@ class Journal:
             copies = effects.copies
             if self._owed and (self._lost is None or self._mending()):
                 copies, self._owed = {row: weights for row, (_, weights) in self._owed.items()} | copies, {}
-            waiting = Waiting(Entry(self.step, now, batch, effects.recorded, taken), later, effects.events, copies)
+            entry = Entry(self.step, now, batch, effects.recorded, taken)
+            waiting = Waiting(entry, later, effects.events, copies, effects.changes)
             if self._lost is not None and not self._mending():
                 self._lose([waiting])
             else:
@@ -232,7 +238,8 @@ class Journal:
                 return False
             if not self._group:
                 self._group = _cut(self._waiting)
-            group, named = self._group, len(self._names)
+            group, named, due = self._group, len(self._names), len(self._due)
+            changes = [*self._due, *(change for waiting in group for change in waiting.changes)]
         entries = [waiting.entry for waiting in group]
         samples = sum(len(entry.batch) for entry in entries)
         blob = self._encoder.blob(entries)
@@ -242,7 +249,7 @@ class Journal:
         copies = {row: copied.encode(weights) if weights else None for row, weights in changed.items()}
         began = self._clock()
         try:
-            self.disk.commit(commit, self._names[self._named : named], self._named, events, copies=copies)
+            self.disk.commit(commit, self._names[self._named : named], self._named, events, changes, copies=copies)
         except Full:
             self._full()
             return False
@@ -252,6 +259,7 @@ class Journal:
         with self._change:
             self._named = named
             self._group = []
+            del self._due[:due]
             self._weight -= sum(entry.weight for entry in entries)
             self._spent_bytes += len(blob)
             self.figures.full = 0
@@ -354,7 +362,8 @@ class Journal:
 
     def _lose(self, waiting: list[Waiting]) -> None:
         self._lost = self.step
-        for entry, replies, _, copies in waiting:
+        for entry, replies, _, copies, changes in waiting:
+            self._due += changes
             self.figures.skipped += len(entry.batch)
             # the newest steps are let go of first
             self._owed |= {

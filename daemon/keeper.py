@@ -52,6 +52,10 @@ class Ephemeral:
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         return replies
 
+    @property
+    def step(self) -> int:
+        return 0
+
     def lose(self) -> None:
         """Nothing to do: nothing is kept."""
 
@@ -160,6 +164,11 @@ class Keeper:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
         return self._journal.append(batch, now, effects, replies, spent_s)
 
+    @property
+    def step(self) -> int:
+        """How many steps the journal has been given."""
+        return self._journal.step
+
     def lose(self) -> None:
         """Take in that a step failed halfway."""
         self._journal.lose()
@@ -196,6 +205,8 @@ class Kept(Protocol):
     pipeline: Pipeline
     champions: Champions | None
 
+    @property
+    def step(self) -> int: ...
     def append(
         self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float
     ) -> list[Reply]: ...

@@ -66,13 +66,19 @@ class Lineage:
         return next((one for one in reversed(self.champions) if one.slot == slot), None)
 
     def predecessor(self, slot: str = DEFAULT) -> int | None:
-        """The version that served `slot` before the present one did, in the same line; None where there is none."""
+        """The version whose place the present one took, in the same line; None where there is none. One that lost and
+        was rolled back is nobody's predecessor."""
         present = self.champion(slot)
-        if present is None:
-            return None
-        line = [one.number for one in self.champions if one.slot == slot and one.root == present.root]
-        before = [number for number in line if number != present.number]
-        return before[-1] if before else None
+        line: list[int] = []
+        for one in self.champions:
+            if present is None or (one.slot, one.root) != (slot, present.root):
+                continue
+            if one.reason == "rolled_back" and one.number in line:
+                while line[-1] != one.number:
+                    line.pop()
+            elif not line or line[-1] != one.number:
+                line.append(one.number)
+        return line[-2] if len(line) > 1 else None
 
     def enter(self, sha256: str, now: float, origin: str, body: bytes) -> tuple[int, list[Change]]:
         """The number of that model, and what is to be written if it is new."""

@@ -108,6 +108,10 @@ TOTALS = (
     Total("sequence_gaps", "gaps", "Samples missing between the sequence numbers of producers that number theirs."),
     Total("forecasts", "forecasts", "Forecasts made since the start."),
     Total("failures", "failures", "Batches that the engine failed to work on since the start; its log says why."),
+    Total("model_promotions", "model_promotions", "Models that took the champion's place since the start."),
+    Total(
+        "model_rollbacks", "model_rollbacks", "Champions since the start that turned out worse and were rolled back."
+    ),
     Total("series", "series", "Series known to the daemon, shown here or not.", gauge=True),
     Total("connections", "connections", "Connections of producers and subscribers.", gauge=True),
     Total("takeovers", "takeovers", "How often a key took over the socket identity of another key's owner."),
@@ -185,7 +189,7 @@ def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
         PREFIX + "model_version", "The version of a shared model in service.", labels=["model"]
     )
     for model in board.models:
-        if "version" in model:
+        if "version" in model and model.get("status", "champion") == "champion":
             versions.add_metric([str(model.get("name", ""))], float(model["version"]))
     yield versions
 

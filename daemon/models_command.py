@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import CannotStart, Failure, Misuse
+from .errors import Failure, Misuse
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from .catalogue import Catalogue, Entry
+    from .control import Order
+    from .store import Store
 
 DEFAULT_STATE = "forecastd-state"
 
@@ -133,75 +135,111 @@ def export(model: str, file: Path, state: Path | None, force: bool) -> None:
 def import_(file: Path, state: Path | None, name: str | None, promote: bool) -> None:
     """Take a model from a file into the state folder, as a new version.
 
-    With --promote it serves from the daemon's next start on.
+    With --promote it serves from the next sample on, or from the daemon's next start.
     """
     from .catalogue import from_file
+    from .control import Order
 
     model = _sound(lambda: from_file(file))
     if name:
         model = replace(model, manifest={**model.manifest, "name": name})
-    with _Writing(state) as folder:
-        number = folder.enter(model)
-        if promote:
-            folder.promote(number, "by_hand")
-    click.echo(f"version {number}: {model.name}, checksum {model.sha256[:12]}{', serves' if promote else ''}")
+    _do(state, Order("import", promote=promote), _packed(model))
 
 
-class _Writing:
-    """A state folder that no daemon uses, to be changed."""
+@models.command(epilog="\b\nExamples:\n  forecastd models promote 3\n  forecastd models promote sine")
+@click.argument("model")
+@_state
+def promote(model: str, state: Path | None) -> None:
+    """Have a model serve, from the next sample on.
 
-    def __init__(self, state: Path | None) -> None:
-        from .disk import Failed, Full
-        from .record import Foreign
-        from .store import Locked, Store
+    The one that served until then watches from its shadow: it comes back by itself when the new one turns out worse.
+    """
+    from .control import Order
 
-        folder = state or Path(DEFAULT_STATE)
+    entry = _find(_catalogue(state), model)
+    if entry.version is None:
+        _do(state, Order("import", promote=True), _packed(entry.model))
+    else:
+        _do(state, Order("promote", number=entry.version))
+
+
+@models.command(epilog="\b\nExample:\n  forecastd models rollback --state forecastd-state")
+@_state
+def rollback(state: Path | None) -> None:
+    """Have the version serve whose place the present one took."""
+    from .control import Order
+
+    _do(state, Order("rollback"))
+
+
+@models.command(epilog="\b\nExamples:\n  forecastd models finetune\n  forecastd models finetune boiler tank.2")
+@click.argument("series", nargs=-1)
+@_state
+def finetune(series: tuple[str, ...], state: Path | None) -> None:
+    """Have a running daemon tune its copies for these series (all, if none is named) as soon as may be.
+
+    Cool-down and budget hold all the same; what comes of it is among the events of `/api/v1/models`.
+    """
+    from .control import Order
+
+    _do(state, Order("finetune", series=series))
+
+
+def _packed(model: Checkpoint) -> bytes:
+    from ..models import checkpoint
+    from .champion import bare
+
+    packed: bytes = _sound(lambda: checkpoint.encode(bare(model)))
+    return packed
+
+
+def _do(state: Path | None, order: Order, body: bytes = b"") -> None:
+    """Have the daemon that uses the folder do it, or do it here where none does."""
+    from .control import Told, Unanswered, ask
+    from .disk import Failed, Full
+    from .record import Damaged, Foreign
+    from .store import Locked, Store
+
+    folder = state or Path(DEFAULT_STATE)
+    if order.do != "import" and not folder.exists():
+        raise Misuse(f"there is no state folder {folder}; --state names another one")
+    try:
         try:
-            self.store = Store.open(folder)
-        except Locked as error:
-            raise CannotStart(f"{error}: stop it first") from None
-        except (Foreign, Failed, Full) as error:
-            raise Failure(str(error)) from None
-        self.lineage, self.bodies = self.store.lineage(), self.store.models()
+            store = Store.open(folder)
+        except Locked:
+            told = ask(folder, order, body)
+        else:
+            told = Told(said=_offline(store, order, body))
+    except (Foreign, Failed, Full, Damaged, Unanswered) as error:
+        raise Failure(str(error)) from None
+    if told.error:
+        raise Misuse(told.error)
+    click.echo(told.said)
 
-    def __enter__(self) -> _Writing:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.store.close()
+def _offline(store: Store, order: Order, body: bytes) -> str:
+    """Do it in a folder that no daemon uses, and let go of it; what is to be said."""
+    from ..models import checkpoint
+    from .champion import Champions
 
-    def enter(self, model: Checkpoint) -> int:
-        """Its version number, a new one where it is new."""
-        from ..models import checkpoint
-        from .champion import bare
-
-        model = _sound(lambda: bare(model))
-        champions = self._champions()
-        if champions is not None:
-            _sound(lambda: champions.fitting(model.weights))
-        body = _sound(lambda: checkpoint.encode(model))
-        number, changes = self.lineage.enter(model.sha256, time.time(), "imported", body)
-        self.bodies[model.sha256] = body
-        self.store.db.change(changes)
-        return number
-
-    def promote(self, number: int, reason: str) -> None:
-        """Have that version serve from the next start on."""
-        champions = self._champions()
-        if champions is None:
+    try:
+        if order.do == "finetune":
+            raise Misuse(f"no daemon uses {store.folder}; only a running one learns")
+        lineage, bodies = store.lineage(), store.models()
+        champion = lineage.champion()
+        if champion is not None and champion.root in bodies:
+            champions = Champions(checkpoint.decode(bodies[champion.root]), lineage, bodies)
+            done = _sound(lambda: champions.obey(order, body, time.time(), champion.step))
+            store.db.change(done.changes)
+            return str(done.said)
+        if order.do != "import" or order.promote:
             raise Misuse("no model has served from this folder yet: start the daemon once, or name one with --model")
-        step = self.lineage.champions[-1].step
-        self.store.db.change([_sound(lambda: champions.crown(number, reason, time.time(), step))])
-
-    def _champions(self) -> Any:
-        """None where the folder has no champion yet."""
-        from ..models import checkpoint
-        from .champion import Champions
-
-        champion = self.lineage.champion()
-        if champion is None or champion.root not in self.bodies:
-            return None
-        return Champions(checkpoint.decode(self.bodies[champion.root]), self.lineage, self.bodies)
+        model = _sound(lambda: checkpoint.decode(body))
+        number, changes = lineage.enter(model.sha256, time.time(), "imported", body)
+        store.db.change(changes)
+        return f"version {number}: {model.name}, is kept"
+    finally:
+        store.close()
 
 
 def _sound(make: Any) -> Any:

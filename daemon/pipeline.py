@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..models import ensemble
 from ..models.forecaster import Forecaster
+from ..models.path import Path
+from ..models.recurrent import Recurrent
 from ..models.table import Column, Rows, Table
 from ..models.weights import Weights
 from . import alerts, cadence
@@ -38,6 +40,8 @@ class Pipeline:
         self.version = version
         self.samples = 0
         self.forecasts = 0
+        #: whether steps say what they have taught
+        self.learning = False
 
     @property
     def names(self) -> list[str]:
@@ -58,6 +62,7 @@ class Pipeline:
         row, replies, acks = self.admission.rows_of(batch, now)
         effects = Effects(row >= 0, replies=replies)
         self.forecaster.recorded = effects.recorded
+        self.forecaster.lessons = effects.lessons if self.learning else None
         self.forecaster.replayed.extend(recorded)
         new = len(self.names) - self.series.length
         if new:
@@ -81,6 +86,14 @@ class Pipeline:
     def finish(self) -> None:
         """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""
         self.forecaster.finish()
+
+    def serve(self, weights: Weights, version: int) -> None:
+        """Forecast with another shared model of the same shape from the next step on."""
+        self.finish()
+        for expert in self.forecaster.experts:
+            if isinstance(expert, Recurrent | Path):
+                expert.use(weights)
+        self.version = version
 
     def _in_time(self, batch: Batch, row: Index, places: Index, replies: list[Reply]) -> Index:
         """The places whose samples are later than the last of their series; the others are refused."""

@@ -298,8 +298,8 @@ class Transport:
         ingest = [f"ingest {one.endpoint.kind} {one.address}" for one in self.ingest]
         return [*ingest, f"publish {self.publish.address}", f"board {self.board.address}"]
 
-    def watch(self, descriptor: int) -> None:
-        """Makes `wait` return when this descriptor can be read, too."""
+    def watch(self, descriptor: Any) -> None:
+        """Makes `wait` return when this descriptor, or socket, can be read, too."""
         self._poller.register(descriptor, zmq.POLLIN)
 
     def wait(self, timeout_s: float) -> list[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import alert, anomaly, blend, channels, conformal, lattice, scaling, score, single
 from .expert import Expert
+from .lessons import Lesson
 from .seasonal import Seasonal
 from .table import Array, Column, Row, Rows, Table
 
@@ -80,6 +81,8 @@ class Forecaster:
         #: replay
         self.recorded: list[Array] = []
         self.replayed: deque[Array] = deque()
+        #: what the rounds have taught since this list was set; None where nobody wants to learn
+        self.lessons: list[Lesson] | None = None
 
     def _columns(self, levels: int) -> dict[str, Column]:
         steps, kinds = self.horizon, len(self.experts)
@@ -158,11 +161,22 @@ class Forecaster:
             state["bridged"][...] = 0.0
         moment = channels.update(state, x)
         state["fresh"] += 1
+        self._teach(state, moment, not bridging)
         for expert in self.experts:
             expert.update(state, moment)
         outlook = self._forecast(state, moment, verdict)
         self.table.put(rows, state)
         return outlook
+
+    def _teach(self, state: dict[str, Array], moment: channels.Moment, real: bool) -> None:
+        if self.lessons is not None:
+            row, fresh = state["row"].copy(), state["fresh"].copy()
+            self.lessons.append(Lesson(row, moment.x, moment.s, moment.channels, fresh, real))
+
+    def _teach_one(self, row: Row, now: channels.Instant) -> None:
+        if self.lessons is not None:
+            place, x, s, fresh = (np.array([number]) for number in (row.row, now.x, now.s, row.fresh))
+            self.lessons.append(Lesson(place, x, s, now.channels[None].copy(), fresh, True))
 
     def _is_plain(self, row: Row) -> bool:
         """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can
@@ -182,6 +196,7 @@ class Forecaster:
             row.lattice = lattice.Late(row)
         now = single.observe(row, x)
         row.fresh += 1
+        self._teach_one(row, now)
         for expert in self.experts:
             expert.update_one(row, now)
         said = [self._ask_one(expert, row, now) for expert in self.experts]

@@ -94,6 +94,14 @@ class Path:
             "path_window": Column((model.window, len(model.channels)), dtype=np.float32),
         }
 
+    def use(self, weights: Weights) -> None:
+        """Forecast with other weights of the same shape from now on."""
+        model = weights if weights.decoder is not None else weights.ahead
+        if model is None or model.decoder is None:
+            raise ValueError("the expert 'path' needs a model with a decoder")
+        if model is not self.weights:
+            self.weights, self.steps, self.way = model, model.decoder.steps, Way(model)
+
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:
         """Push the newest channels into the window."""
         window = state["path_window"]

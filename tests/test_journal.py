@@ -6,7 +6,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,10 @@ class Disk:
         self.commits: list[Commit] = []
         self.marked = False
 
-    def commit(
-        self,
-        commit: Commit,
-        names: Sequence[str],
-        first: int,
-        events: Sequence[Mapping[str, Any]],
-        *,
-        copies: Mapping[int, bytes | None],
-    ) -> None:
+    def commit(self, commit: Commit, *rest: Any, copies: Mapping[int, bytes | None]) -> None:
         self.meanwhile()
         self._gate()
-        self.store.commit(commit, names, first, events, copies=copies)
+        self.store.commit(commit, *rest, copies=copies)
         self.commits.append(commit)
 
     def save(self, step: int, pieces: Iterable[bytes | memoryview]) -> None:

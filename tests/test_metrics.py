@@ -58,6 +58,7 @@ PROMISED = {
     "forecastd_series": "",
     "forecastd_series_hidden": "",
     "forecastd_model_version": "model",
+    "forecastd_model_rollbacks_total": "",
     "forecastd_process_up": "process",
     "forecastd_restarts_total": "process",
     "forecastd_build_info": "version",
