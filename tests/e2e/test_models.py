@@ -110,6 +110,8 @@ def test_an_order_survives_a_kill_as_soon_as_the_command_has_returned(tmp_path: 
         assert again["model"] == 2
         assert again["seq"] > before[-1], "what was forecast is there"
         assert models(tmp_path, "rollback") == "version 1: general, serves\n"
+        while wave.subscriber.poll(200):  # forecasts that came after `ask` had given up
+            assert forecast(wave.subscriber)["model"] == 2
         assert wave.send()["model"] == 1
 
 
