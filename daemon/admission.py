@@ -41,17 +41,8 @@ class Admission:
             self.refused.update(batch.refused)
         row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
         replies, acks = self._sequence(batch, row)
-        limit = now + self.limits.future_s
-        alone = len(row) == 1 and row.item() >= 0
-        if alone and _is_sound(batch.value.item(), batch.time.item(), limit):
-            return row, replies, acks
-        self._refuse_unsound(batch, row, replies, limit)
-        if int(row.min(initial=0)) < 0:
-            self._enter_all(batch, row, replies)
-        return row, replies, acks
-
-    def _refuse_unsound(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply], limit: float) -> None:
-        time, sound = batch.time, np.abs(batch.value) <= VALUE_MAX
+        time, limit = batch.time, now + self.limits.future_s
+        sound = np.abs(batch.value) <= VALUE_MAX
         # neither comparison holds for a time that was not given
         future, odd = time > limit, np.abs(time) == np.inf
         if future.any() or odd.any() or not sound.all():
@@ -59,6 +50,20 @@ class Admission:
             for reason, bad in (("nonfinite", ~sound | odd), ("future", future)):
                 self.refuse(batch, row, replies, np.flatnonzero(taken & bad), reason)
                 taken &= ~bad
+        if int(row.min(initial=0)) < 0:
+            self._enter_all(batch, row, replies)
+        return row, replies, acks
+
+    def row_of(self, batch: Batch, now: float) -> tuple[int, list[Reply]] | None:
+        """`rows_of` for a batch of one sample in plain numbers: its row, negative where it was seen before, and the
+        acknowledgements. None, and nothing done, where there is more to be said."""
+        row = [self.rows.get(batch.series[0], -1)]
+        value, time = batch.sample(0)
+        sound = abs(value) <= VALUE_MAX and time != -inf and not time > now + self.limits.future_s
+        if row[0] < 0 or batch.refused or not sound:
+            return None
+        _, acks = self._sequence(batch, row)
+        return row[0], acks
 
     def _enter_all(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply]) -> None:
         """Give new series their rows."""
@@ -94,7 +99,7 @@ class Admission:
         self.names.append(name)
         return self.rows[name]
 
-    def _sequence(self, batch: Batch, row: NDArray[np.intp]) -> tuple[list[Reply], list[Reply]]:
+    def _sequence(self, batch: Batch, row: NDArray[np.intp] | list[int]) -> tuple[list[Reply], list[Reply]]:
         """Mark samples that were seen before, or come too early, with -2; acknowledge what each producer is past."""
         acks: dict[tuple[bytes, str], int] = {}
         replies = []
@@ -106,7 +111,7 @@ class Admission:
             passed = self.ledger.accept(parcel)
             account = self.ledger.accounts[parcel.producer]
             if not parcel.refused:
-                row[parcel.start : parcel.start + passed] = -2
+                row[parcel.start : parcel.start + passed] = [-2] * passed
             elif parcel.peer and not passed:
                 replies.append(Reply(parcel.peer, refused=parcel.refused, seq=parcel.seq))
             if account.duplicates > seen:
@@ -114,12 +119,6 @@ class Admission:
             if parcel.peer:
                 acks[parcel.peer, parcel.producer] = account.seq
         return replies, [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
-
-
-def _is_sound(value: float, time: float, limit: float) -> bool:
-    """Whether nothing is wrong with the numbers of a sample: what a quiet stream brings need not be asked in
-    arrays."""
-    return abs(value) <= VALUE_MAX and not (time > limit or abs(time) == inf)
 
 
 def _is_name(name: str, size_max: int) -> bool:

@@ -33,6 +33,11 @@ REASONS = (
 )
 
 
+#: Of a batch of one sample: it was applied.
+_LONE = np.ones(1, np.bool_)
+_LONE.flags.writeable = False
+
+
 class Parcel(NamedTuple):
     """Samples `start`…`stop` of a batch, which came together from one producer.
 
@@ -59,17 +64,39 @@ class Parcel(NamedTuple):
         return self.numbers if self.refused else self.stop - self.start
 
 
-@dataclass(slots=True)
 class Batch:
-    """Samples in the order they came. `value` and `time` are float64 of shape (n,); time in seconds since the epoch,
-    NaN where the producer gave none. `parcels` cover 0…n in order. `refused` counts what the wire could not turn into
-    samples."""
+    """Samples in the order they came. `value` and `time` are float64 of shape (n,), given as such or as lists; time in
+    seconds since the epoch, NaN where the producer gave none. `parcels` cover 0…n in order. `refused` counts what the
+    wire could not turn into samples."""
 
-    series: list[str]
-    value: Floats
-    time: Floats
-    parcels: list[Parcel]
-    refused: dict[str, int] = field(default_factory=dict)
+    __slots__ = ("_time", "_value", "parcels", "refused", "series")
+
+    def __init__(
+        self,
+        series: list[str],
+        value: Floats | list[float],
+        time: Floats | list[float],
+        parcels: list[Parcel],
+        refused: dict[str, int] | None = None,
+    ) -> None:
+        self.series, self._value, self._time, self.parcels = series, value, time, parcels
+        self.refused: dict[str, int] = refused or {}
+
+    @property
+    def value(self) -> Floats:
+        if isinstance(self._value, list):
+            self._value = np.array(self._value, np.float64)
+        return self._value
+
+    @property
+    def time(self) -> Floats:
+        if isinstance(self._time, list):
+            self._time = np.array(self._time, np.float64)
+        return self._time
+
+    def sample(self, place: int) -> tuple[float, float]:
+        """Value and time of one sample, without the price of an array where there was none."""
+        return float(self._value[place]), float(self._time[place])
 
     def __len__(self) -> int:
         return len(self.series)
@@ -149,13 +176,13 @@ class Alone(Forecasts):
 class Effects:
     """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
 
-    `taken`, shape (n,), says which samples of the batch were applied. `recorded` is what the RNN said, in the order
-    in which the step asked it: the journal keeps it for replays. `copies` are those that were given to series (None:
-    taken from them) since the step before, by row, `changes` those of the shared model; the engine puts them in, so
-    that the journal keeps them with it. `lessons` is what the rounds have taught, for whoever learns or judges by it;
-    empty where the pipeline does not learn."""
+    `taken`, shape (n,), says which samples of the batch were applied: a lone one if nothing else is said. `recorded`
+    is what the RNN said, in the order in which the step asked it: the journal keeps it for replays. `copies` are those
+    that were given to series (None: taken from them) since the step before, by row, `changes` those of the shared
+    model; the engine puts them in, so that the journal keeps them with it. `lessons` is what the rounds have taught,
+    for whoever learns or judges by it; empty where the pipeline does not learn."""
 
-    taken: NDArray[np.bool_]
+    taken: NDArray[np.bool_] = field(default_factory=lambda: _LONE)
     forecasts: list[Forecasts] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)

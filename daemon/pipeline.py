@@ -22,7 +22,6 @@ from .batch import Alone, Batch, Effects, Floats, Forecast, Forecasts, Reply
 from .settings import Settings
 
 Index = NDArray[np.intp]
-_ALONE = np.zeros(1, np.intp)
 
 
 class Pipeline:
@@ -59,29 +58,42 @@ class Pipeline:
 
         `recorded` is what an earlier step with the same state and batch gave as `Effects.recorded`: with it the RNN
         does not run again."""
-        row, replies, acks = self.admission.rows_of(batch, now)
-        effects = Effects(row >= 0, replies=replies)
+        effects = Effects()
         self.forecaster.recorded = effects.recorded
         self.forecaster.lessons = effects.lessons if self.learning else None
         self.forecaster.replayed.extend(recorded)
+        alone = self.admission.row_of(batch, now) if len(batch) == 1 else None
+        if alone is None:
+            row, effects.replies, acks = self.admission.rows_of(batch, now)
+        else:
+            number, acks = alone
+            forecasts = self._one(number, *batch.sample(0), now) if number >= 0 else None
+            if forecasts is not None:
+                self._tell(forecasts, effects)
+                effects.replies += acks
+                return effects
+            row = np.array([number])
         new = len(self.names) - self.series.length
         if new:
             self.series.append(new)
             self.forecaster.append(new)
         for places in _rounds(row):
-            forecasts = self._one(batch, row, places.item(), now) if len(places) == 1 else None
+            forecasts = self._one(row.item(places[0]), *batch.sample(places[0]), now) if len(places) == 1 else None
             if forecasts is None:
                 places = self._in_time(batch, row, places, effects.replies)
                 if not len(places):
                     continue
                 forecasts = self._round(batch, row[places], places, now)
-            effects.forecasts.append(forecasts)
-            if self.forecaster.alerts:
-                effects.events += alerts.events(forecasts, self.forecaster.alerts)
-                self.forecaster.alerts.clear()
+            self._tell(forecasts, effects)
         effects.taken = row >= 0  # lateness shows in the rounds
         effects.replies += acks
         return effects
+
+    def _tell(self, forecasts: Forecasts, effects: Effects) -> None:
+        effects.forecasts.append(forecasts)
+        if self.forecaster.alerts:
+            effects.events += alerts.events(forecasts, self.forecaster.alerts)
+            self.forecaster.alerts.clear()
 
     def finish(self) -> None:
         """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""
@@ -156,12 +168,11 @@ class Pipeline:
             model=np.full(len(row), self.version),
         )
 
-    def _one(self, batch: Batch, row: Index, place: int, now: float) -> Forecasts | None:
-        """`_round` for one sample in plain numbers, which is what a quiet stream brings; None, and nothing done, where
-        that takes more."""
+    def _one(self, number: int, value: float, time: float, now: float) -> Forecasts | None:
+        """`_round` for one sample of row `number` in plain numbers, which is what a quiet stream brings; None, and
+        nothing done, where that takes more."""
         if self.settings.horizon > 1:
             return None
-        number, value, time = row.item(place), batch.value.item(place), batch.time.item(place)
         state, timed = self.series.lend(number), time == time
         if timed and time <= state.time and state.timed:
             return None
@@ -236,9 +247,6 @@ def _rows(row: Index) -> Rows:
 def _rounds(row: Index) -> Iterator[Index]:
     """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they
     came."""
-    if len(row) == 1 and row.item() >= 0:
-        yield _ALONE
-        return
     places = np.flatnonzero(row >= 0)
     if len(places) <= 1:
         if len(places):

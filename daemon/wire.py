@@ -123,9 +123,9 @@ class Inbox:
             alone = len(names) == 1
             series = names[0] if alone else list(chain.from_iterable(names))
             value, time = (values[0], times[0]) if alone else (np.concatenate(values), np.concatenate(times))
+            batch = Batch(series, value, time, self._parcels, self.refused)
         else:
-            series, value, time = self._series, np.array(self._value), np.array(self._time)
-        batch = Batch(series, value, time, self._parcels, self.refused)
+            batch = Batch(self._series, self._value, self._time, self._parcels, self.refused)
         self._clear()
         return batch
 

@@ -268,7 +268,10 @@ def _below_one(row: Row, size: float) -> tuple[float, float]:
     for place, (tail, slope, start) in enumerate(_BODY):
         at = body[place] + start
         quantile = max(exp(at), below)
-        log_p += slope * min(max((size - quantile) / max(quantile - below, _TINY) + 1.0, 0.0), 1.0)
+        if size >= quantile:
+            log_p += slope
+        elif size > below:
+            log_p += slope * (size - below) / (quantile - below)
         below = quantile
         body[place] = min(max(at + STEP * ((level > at) - tail), -BOUND), BOUND) - start
     return log_p, below
