@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -262,7 +263,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def encode_forecasts(
-    forecasts: Forecasts, chosen: list[int], experts: Sequence[str], levels: Sequence[float]
+    forecasts: Forecasts, chosen: list[int], experts: Sequence[str], levels: tuple[float, ...]
 ) -> list[bytes]:
     """The messages of the `chosen` rows, in their order, as the JSON of `docs/protocol.md`.
 
@@ -277,7 +278,7 @@ def encode_forecasts(
     return [_encode_forecast(Forecast(*row), experts, levels) for row in rows]
 
 
-def _encode_forecast(f: Forecast, experts: Sequence[str], levels: Sequence[float]) -> bytes:
+def _encode_forecast(f: Forecast, experts: Sequence[str], levels: tuple[float, ...]) -> bytes:
     message: dict[str, Any] = {
         "series": f.series,
         "time": f.time,
@@ -295,11 +296,16 @@ def _encode_forecast(f: Forecast, experts: Sequence[str], levels: Sequence[float
         message["experts"], message["weights"] = _spoken(experts, f.experts[0], f.weights[0])
         if len(levels) > 1:
             message["intervals"] = {
-                f"{level:g}": {"lower": [low[k] for low in f.lower], "upper": [high[k] for high in f.upper]}
-                for k, level in enumerate(levels)
-                if k
+                name: {"lower": [low[k] for low in f.lower], "upper": [high[k] for high in f.upper]}
+                for k, name in enumerate(_further(levels), 1)
             }
     return _encode(message)
+
+
+@cache
+def _further(levels: tuple[float, ...]) -> list[str]:
+    """The names of the levels but the first: the same for each message, and slow to write."""
+    return [f"{level:g}" for level in levels[1:]]
 
 
 def _spoken(names: Sequence[str], expert: list[float], weight: list[float]) -> tuple[dict[str, float], ...]:

@@ -20,6 +20,8 @@ third thing is no residual at all: the value stays the same for much longer than
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from itertools import accumulate
 from math import copysign, exp, isnan, log, log1p, nan
 from typing import NamedTuple
 
@@ -85,8 +87,9 @@ _TINY = 1e-300
 _LEVELS, _SHARES = LEVELS.tolist(), SHARES.tolist()
 _TAIL_STARTS, _TAIL_WEIGHTS = TAIL_STARTS.tolist(), TAIL_WEIGHTS.tolist()
 _LAST_START, _LAST_STEP = _STARTS[-2:, 0].tolist(), _STEPS[-2:, 0].tolist()
-_LOG_LAST, _TAIL_LAST, _SLOPE_LAST = float(_LOG_TAILS[-1]), float(TAILS[-1]), float(_SLOPES[-1])
-_BODY = list(zip(TAILS[:-1].tolist(), _SLOPES[:-1].tolist(), STARTS[:-1].tolist(), strict=True))
+_LOG_LAST, _TAIL_LAST = float(_LOG_TAILS[-1]), float(TAILS[-1])
+_SIZE_CHANCES, _SIZE_STARTS = TAILS.tolist(), STARTS.tolist()
+_SIZE_SLOPES: list[float] = _SLOPES.tolist()
 
 
 class Rule(NamedTuple):
@@ -165,7 +168,8 @@ def _below(state: Mapping[str, Array], measures: Array, levels: Array, due: Arra
     body, last = state["size_body"], state["unusual"][:, :, _LAST]
     # the few quantiles first, so that each is a row in memory; at the end that of `drift`
     logs = np.empty((len(TAILS) + 1, len(due)))
-    logs[: len(_BODY)], logs[len(_BODY) :] = body.T, last.T
+    few = body.shape[1]
+    logs[:few], logs[few:] = body.T, last.T
     logs += _STARTS
     quantiles = np.exp(logs)
     of_size = np.maximum.accumulate(quantiles[:-1], axis=0, out=quantiles[:-1])
@@ -186,7 +190,7 @@ def _below(state: Mapping[str, Array], measures: Array, levels: Array, due: Arra
     logs += learnt
     np.minimum(np.maximum(logs, -BOUND, out=logs), BOUND, out=logs)
     logs -= _STARTS
-    body[...], last[...] = logs[: len(_BODY)].T, logs[len(_BODY) :].T
+    body[...], last[...] = logs[:few].T, logs[few:].T
     return log_p, quantiles[-2:].T
 
 
@@ -239,7 +243,7 @@ def _still(state: Mapping[str, Array], x: Array) -> Array:
 
 
 def judge(row: Row, x: float, error: float, sigma: float, rule: Rule) -> tuple[float, int]:
-    """`update` for one row, in plain floats: p and the kind."""
+    """`update` for one row, in plain floats: p and the kind. What is to be learnt is left to `row.late`."""
     flat = _still_one(row, x)
     if isnan(sigma):
         return (nan, 0) if flat == 1.0 else (flat, FLAT)
@@ -250,58 +254,75 @@ def judge(row: Row, x: float, error: float, sigma: float, rule: Rule) -> tuple[f
     up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
     direction = rule.direction
     size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
-    known = row.unusual[:5], row.unusual[5:]
-    log_p, below = _below_one(row, size)
-    log_p, spike = _beyond_one(known[0], 0, size, log_p, below, rule.rate)
-    log_drift, shift = _beyond_one(known[1], 1, drift, 0.0, 0.0, rule.rate)
-    row.unusual = known[0] + known[1]
+    of_size, of_drift = row.quantiles if hasattr(row, "quantiles") else _quantiles(row)
+    excess, drift_excess = size / of_size[-1] - 1.0, drift / of_drift - 1.0
+    log_p = _beyond_one(row, 0, excess, _below_one(of_size, size))
+    log_drift = _beyond_one(row, 1, drift_excess, 0.0)
+    spike, shift = (log_p < log(rule.rate * _LEVELS[0])), (log_drift < log(rule.rate * _LEVELS[1]))
     row.drift = [0.0, 0.0] if shift else [up, down]
-    p = min(exp(min(log_p, log_drift - log(LEVELS[1])) if shift else log_p), flat)
+    row.late.append(partial(_learn_one, row, (size, drift), (excess, drift_excess), (spike, shift), rule.rate))
+    p = min(exp(min(log_p, log_drift - log(_LEVELS[1])) if shift else log_p), flat)
     kind = SPIKE if spike and abs(rise) >= max(rule.deviation, rule.share * abs(x - rise)) else 0
     return p, FLAT if flat < 1.0 else SHIFT if shift else kind
 
 
-def _below_one(row: Row, size: float) -> tuple[float, float]:
-    """`_below` for `size` and all its quantiles but the last: ln p, and the highest of them."""
-    body, level = row.size_body, log(max(size, _TINY))
+def _quantiles(row: Row) -> tuple[list[float], float]:
+    """Those of `size`, in order, and that of `drift`."""
+    logs = [*row.size_body, row.unusual[_LAST]]
+    of_size = [exp(at + start) for at, start in zip(logs, _SIZE_STARTS, strict=True)]
+    return list(accumulate(of_size, max)), exp(row.unusual[_LAST + 5] + DRIFT_START)
+
+
+def _below_one(quantiles: list[float], size: float) -> float:
+    """`_below` for `size`: ln p."""
     log_p = below = 0.0
-    for place, (tail, slope, start) in enumerate(_BODY):
-        at = body[place] + start
-        quantile = max(exp(at), below)
-        if size >= quantile:
-            log_p += slope
-        elif size > below:
-            log_p += slope * (size - below) / (quantile - below)
+    for quantile, slope in zip(quantiles, _SIZE_SLOPES, strict=True):
+        if size < quantile:
+            return log_p + slope * (size - below) / (quantile - below)
+        log_p += slope
         below = quantile
-        body[place] = min(max(at + STEP * ((level > at) - tail), -BOUND), BOUND) - start
-    return log_p, below
+    return log_p
 
 
-def _beyond_one(
-    known: list[float], which: int, measure: float, log_p: float, below: float, alarm_rate: float
-) -> tuple[float, bool]:
-    """The last quantile of `_below`, `_beyond` and `_steer` for one measure: ln p, and whether that is an alarm."""
-    at = known[_LAST] + _LAST_START[which]
-    last = max(exp(at), below)
-    if which == 0:
-        log_p += _SLOPE_LAST * min(max((measure - last) / max(last - below, _TINY) + 1.0, 0.0), 1.0)
-    above = log(max(measure, _TINY)) > at
-    moved = at + _LAST_STEP[which] * (above - _TAIL_LAST)
-    known[_LAST] = min(max(moved, -BOUND), BOUND) - _LAST_START[which]
-    excess = measure / last - 1.0
-    if excess > 0.0:
-        mean = known[_TAIL] + _TAIL_STARTS[which]
-        log_p += _LOG_LAST * which - log1p(_BEND * excess / mean) * exp(known[_SLOPE] + SLOPE_START) / SHAPE
-        known[_EXCESSES] += 1.0
-        weight = max(TAIL_RATE, 1.0 / (_TAIL_WEIGHTS[which] + known[_EXCESSES]))
-        mean += weight * (min(excess, EXCESS) - mean)
-        known[_TAIL] = max(mean, TAIL_MIN) - _TAIL_STARTS[which]
-    alarm = log_p < log(alarm_rate * _LEVELS[which])
-    slope = min(known[_SLOPE] + GAIN * alarm_rate * _SHARES[which], _HIGH)
-    if alarm:
-        slope = max(slope - GAIN * (1.0 if known[_CALM] >= CALM else AGAIN), _LOW)
-    known[_SLOPE], known[_CALM] = slope, 0.0 if alarm else known[_CALM] + 1.0
-    return log_p, alarm
+def _beyond_one(row: Row, which: int, excess: float, log_p: float) -> float:
+    """`_beyond` for one measure: ln p."""
+    if not excess > 0.0:
+        return log_p
+    tail, slope = row.unusual[5 * which + _TAIL], row.unusual[5 * which + _SLOPE]
+    far = log1p(_BEND * excess / (tail + _TAIL_STARTS[which]))
+    beyond: float = _LOG_LAST * which - far * exp(slope + SLOPE_START) / SHAPE
+    return log_p + beyond
+
+
+def _learn_one(
+    row: Row, measures: tuple[float, float], excesses: tuple[float, float], alarms: tuple[bool, bool], rate: float
+) -> None:
+    """What `_below`, `_beyond` and `_steer` learn, for one row."""
+    level = log(max(measures[0], _TINY))
+    row.size_body = [
+        _moved(at, start, STEP * ((level > at + start) - tail))
+        for at, start, tail in zip(row.size_body, _SIZE_STARTS[:-1], _SIZE_CHANCES[:-1], strict=True)
+    ]
+    known = row.unusual[:5], row.unusual[5:]
+    for which, (of, measure, excess, alarm) in enumerate(zip(known, measures, excesses, alarms, strict=True)):
+        start = _LAST_START[which]
+        above = log(max(measure, _TINY)) > of[_LAST] + start
+        of[_LAST] = _moved(of[_LAST], start, _LAST_STEP[which] * (above - _TAIL_LAST))
+        if excess > 0.0:
+            of[_EXCESSES] += 1.0
+            mean = of[_TAIL] + _TAIL_STARTS[which]
+            mean += max(TAIL_RATE, 1.0 / (_TAIL_WEIGHTS[which] + of[_EXCESSES])) * (min(excess, EXCESS) - mean)
+            of[_TAIL] = max(mean, TAIL_MIN) - _TAIL_STARTS[which]
+        of[_SLOPE] = min(of[_SLOPE] + GAIN * rate * _SHARES[which], _HIGH)
+        if alarm:
+            of[_SLOPE] = max(of[_SLOPE] - GAIN * (1.0 if of[_CALM] >= CALM else AGAIN), _LOW)
+        of[_CALM] = 0.0 if alarm else of[_CALM] + 1.0
+    row.unusual = known[0] + known[1]
+    row.quantiles = _quantiles(row)
+
+
+def _moved(at: float, start: float, step: float) -> float:
+    return min(max(at + start + step, -BOUND), BOUND) - start
 
 
 def _still_one(row: Row, x: float) -> float:

@@ -199,7 +199,10 @@ class Forecaster:
         self._teach_one(row, now)
         for expert in self.experts:
             expert.update_one(row, now)
-        said = [self._ask_one(expert, row, now) for expert in self.experts]
+        said = [
+            self._ask_one(expert, row, now) if expert.recorded else expert.forecast_one(row, now)
+            for expert in self.experts
+        ]
         awake, experts = [1.0] * len(said), said
         if not all(map(isfinite, said)):
             awake = [1.0 if isfinite(value) else 0.0 for value in said]
@@ -309,9 +312,7 @@ class Forecaster:
         return said
 
     def _ask_one(self, expert: Expert, row: Row, now: channels.Instant) -> float:
-        """`_ask` for one row."""
-        if not expert.recorded:
-            return expert.forecast_one(row, now)
+        """`_ask` for one row, of an expert that is recorded."""
         said = self.replayed.popleft() if self.replayed else np.array([[expert.forecast_one(row, now)]])
         self.recorded.append(said)
         return float(said.item())

@@ -118,11 +118,11 @@ class OpenWindows:
             return None
         self._open[row] = (count, ahead)
         place = (count + 1) % self.kernel.window
-        inputs = np.dot(newest, self._kernel)
+        inputs = newest.dot(self._kernel)
         self._late = (ahead, inputs, place)
         hidden = np.add(ahead[place], inputs, out=self._complete)
         np.maximum(hidden, 0.0, out=hidden)
-        value = float(np.dot(hidden, self.kernel.readout)) + self.kernel.offset
+        value = float(hidden.dot(self.kernel.readout)) + self.kernel.offset
         return max(value, 0.0) if self.kernel.rectified else value
 
     def advance(self) -> None:

@@ -14,6 +14,7 @@ by `season`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import floor, inf, isnan, nan
 from typing import Any
 
@@ -106,6 +107,7 @@ class Seasonal:
             row.store()
             self._look(row.views, np.array([0]))
             row.load()
+            row.past = None
         if row.season:
             _learn_one(row, now.x, now.s)
 
@@ -209,7 +211,8 @@ def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
 
 def _forecast_one(row: Row) -> float:
     """The one-step forecast of one row, in plain floats."""
-    past = _past_one(row)
+    past = _held(row, getattr(row, "past", None) or _past_one(row, row.season_clock + 1))
+    row.late.append(partial(_look_ahead, row))
     spread, ar, off = row.season_spread, row.ar, row.season_terms[0]
     a, b = _weights(row.season_fit, spread)
     row.season_terms[1:] = past, ar
@@ -261,22 +264,34 @@ def _fill(values: Array) -> None:
             np.copyto(values[k], other, where=np.isnan(values[k]))
 
 
-def _past_one(row: Row) -> float:
-    """S of the next sample of one row, in plain floats."""
-    period, clock, known = row.season, row.season_clock, row.history.item
+def _look_ahead(row: Row) -> None:
+    """Look up the past of the sample after the next, which is known already if a season is not very short."""
+    row.past = _past_one(row, row.season_clock + 2) if row.season >= 3.0 else None
+
+
+def _past_one(row: Row, clock: int) -> list[float]:
+    """The values of one row one, two and three seasons before sample number `clock`, lowest first; none if all are
+    unknown."""
+    period, known = row.season, row.history.item
     values = []
     for k in range(1, SEASONS + 1):
-        at = clock + 1 - k * period
+        at = clock - k * period
         before = floor(at)
         part = at - before
-        after = min(before + 1, clock)
+        after = min(before + 1, clock - 1)
         value = (1.0 - part) * known(before & (HISTORY - 1)) + part * known(after & (HISTORY - 1))
-        if clock - before < HISTORY and not isnan(value):
+        if clock - before <= HISTORY and not isnan(value):
             values.append(value)
-    if not values:
+    if values:
+        values += values[:1] * (SEASONS - len(values))
+    return sorted(values)
+
+
+def _held(row: Row, past: list[float]) -> float:
+    """S of the next sample of one row, out of those values."""
+    if not past:
         return nan
-    values += values[:1] * (SEASONS - len(values))
-    low, middle, high = sorted(values)
+    low, middle, high = past
     reach = CLIP_PAST * row.season_spread or inf
-    past: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + row.origin
-    return past
+    mean: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + row.origin
+    return mean

@@ -195,6 +195,7 @@ def test_one_row_in_plain_floats_is_judged_as_in_arrays(rule: dict[str, Any]) ->
         sigma = [1.0, 0.0, np.nan][0 if t % 50 else t // 50 % 3]
         verdict = arrays.step(np.array([x]), sigma)
         row = plain.table.lend(0)
+        row.finish()
         p, kind = anomaly.judge(row, x, -x, sigma, plain.rule)
         row.count += 1
         row.last = x
