@@ -140,7 +140,7 @@ class Journal:
         # Copies of steps that were let go of, and those steps: the next commit has them, for no snapshot does.
         self._owed: dict[int, tuple[int, Weights | None]] = {}
         # Changes of the model in steps that were let go of: the next commit has them, for no snapshot does.
-        self._due: list[Change] = []
+        self._due: list[tuple[int, Change]] = []
         # The last step that was let go of, where no snapshot has made good for it.
         self._lost: int | None = None
         self._copy: State | None = None
@@ -239,7 +239,8 @@ class Journal:
             if not self._group:
                 self._group = _cut(self._waiting)
             group, named, due = self._group, len(self._names), len(self._due)
-            changes = [*self._due, *(change for waiting in group for change in waiting.changes)]
+            late = [change for _, change in sorted(self._due, key=lambda pair: pair[0])]
+            changes = late + [change for waiting in group for change in waiting.changes]
         entries = [waiting.entry for waiting in group]
         samples = sum(len(entry.batch) for entry in entries)
         blob = self._encoder.blob(entries)
@@ -363,7 +364,7 @@ class Journal:
     def _lose(self, waiting: list[Waiting]) -> None:
         self._lost = self.step
         for entry, replies, _, copies, changes in waiting:
-            self._due += changes
+            self._due += [(entry.step, change) for change in changes]
             self.figures.skipped += len(entry.batch)
             # the newest steps are let go of first
             self._owed |= {
@@ -371,6 +372,9 @@ class Journal:
                 for row, weights in copies.items()
                 if entry.step > self._owed.get(row, (0, None))[0]
             }
+            if changes:
+                # An order is done when the next commit has it, which nobody may wait for: it stays unanswered.
+                continue
             for reply in replies:
                 # of two acknowledgements to one peer the later says it all
                 self._held.pop((reply.peer, reply.seq), None)

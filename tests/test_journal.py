@@ -6,7 +6,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from forecastd.daemon.batch import Reply
 from forecastd.daemon.database import Commit, Life
 from forecastd.daemon.disk import Failed, Full
 from forecastd.daemon.journal import Journal
+from forecastd.daemon.lineage import Change, Lineage
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.recovery import recover
 from forecastd.daemon.snapshot import capture, shaping
@@ -75,11 +76,13 @@ class Rig:
         self.taken = 0
         self.at_once: list[Reply] = []
 
-    def step(self, count: int = 1, copies: dict[int, Weights | None] | None = None) -> None:
+    def step(
+        self, count: int = 1, copies: dict[int, Weights | None] | None = None, changes: Sequence[Change] = ()
+    ) -> None:
         for _ in range(count):
             batch, now = next(self.stream)
             effects = self.core.step(batch, now)
-            effects.copies = copies or {}
+            effects.copies, effects.changes = copies or {}, list(changes)
             self.taken += 1
             self.at_once += self.journal.append(batch, now, effects, [Reply(b"peer", ack=self.taken)])
 
@@ -495,3 +498,38 @@ def test_of_copies_that_were_let_go_of_the_newest_counts(rig: Rig, monkeypatch: 
     while rig.journal.commit():
         pass
     assert kept(rig) == {3: digest(second), 4: digest(first)}
+
+
+# ---- champions
+
+
+def test_champions_reach_the_disk_with_their_step_and_in_order_also_those_that_were_let_go_of(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that fails at last has the oldest; what was let go of meanwhile is newer."""
+    lineage = Lineage()
+    changes = [lineage.enter(sha256, 1.0, "tuned", b"file")[1][0] for sha256 in "abc"]
+    crowns = [lineage.crown(number, "a", "promoted", now=1.0, step=number) for number in (1, 2, 3)]
+
+    def more() -> None:
+        rig.disk.meanwhile = lambda: None
+        monkeypatch.setattr(module, "WAITING_MAX", 1)
+        rig.step(1, changes=[changes[2], crowns[2]])
+
+    rig.step(1, changes=[changes[0], crowns[0]])
+    assert rig.store.lineage().champion() is None
+    assert rig.journal.commit()
+    rig.disk.refuse, rig.disk.meanwhile = Full("no room"), more
+    rig.step(1, changes=[changes[1], crowns[1]])
+    assert not rig.journal.commit()
+    monkeypatch.undo()
+    rig.disk.refuse = None
+    rig.now += 10.0
+    rig.snapshot()
+    assert rig.journal.write()
+    rig.step()
+    while rig.journal.commit():
+        pass
+    found = rig.store.lineage()
+    assert [champion.number for champion in found.champions] == [1, 2, 3]
+    assert found.versions == lineage.versions

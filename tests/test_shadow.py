@@ -80,15 +80,16 @@ def test_they_are_those_of_the_running_pipeline() -> None:
     np.testing.assert_allclose(np.stack(found), np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_windows_that_were_broken_off_are_not_compared() -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_windows_that_were_broken_off_are_not_compared(rows: int) -> None:
     """After a pause the window fills anew; a sample that never came is no target, and its stand-in no beginning."""
-    taught = lessons(1, 30)
+    taught = lessons(rows, 30)
     broken = [one._replace(fresh=one.fresh - 14) if t >= 14 else one for t, one in enumerate(taught)]
-    assert sum(one.shape[1] for one in errors(Shadow(OURS), broken)) == (14 - 10) + (16 - 10)
+    assert sum(one.shape[1] for one in errors(Shadow(OURS), broken)) == rows * ((14 - 10) + (16 - 10))
     bridged = [one._replace(real=t != 20) for t, one in enumerate(taught)]
-    assert sum(one.shape[1] for one in errors(Shadow(OURS), bridged)) == 20 - 2
+    assert sum(one.shape[1] for one in errors(Shadow(OURS), bridged)) == rows * (20 - 2)
     missed = [one for t, one in enumerate(taught) if t != 20]
-    assert sum(one.shape[1] for one in errors(Shadow(OURS), missed)) == 10 + 0
+    assert sum(one.shape[1] for one in errors(Shadow(OURS), missed)) == rows * 10
 
 
 def test_a_series_that_has_not_moved_yet_says_nothing_about_the_models() -> None:
