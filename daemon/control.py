@@ -23,7 +23,7 @@ NAME = "control"
 PATH_BYTES_MAX = 107
 #: Where replies to orders go: no peer of an ingest socket is called so.
 PEER = b"\xff"
-#: Orders that wait for the disk; a further one is refused.
+#: Orders that wait for the disk; the oldest are forgotten first, for who gave them has given up by then.
 WAITING_MAX = 64
 #: Seconds that the daemon has for an answer.
 ANSWER_S = 10.0
@@ -83,8 +83,6 @@ class Control:
             except zmq.Again:
                 return None
             try:
-                if len(self._waiting) >= WAITING_MAX:
-                    raise ValueError("too many orders wait for the disk")
                 return peer, _order.decode(frames[0] if frames else b""), frames[1] if len(frames) > 1 else b""
             except ValueError as error:
                 self.send(peer, Told(error=f"this is no order: {error}"))
@@ -92,6 +90,8 @@ class Control:
     def later(self, peer: bytes, told: Told) -> Reply:
         """The reply that, when it may leave, is to be given to `answer`."""
         self._number += 1
+        while len(self._waiting) >= WAITING_MAX:
+            del self._waiting[next(iter(self._waiting))]
         self._waiting[self._number] = peer, told
         return Reply(PEER, seq=self._number)
 

@@ -98,15 +98,16 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(tmp_path: Path
         ask(tmp_path, Order("rollback"), within_s=0.05)
 
 
-def test_orders_that_wait_for_the_disk_are_bounded(tmp_path: Path) -> None:
+def test_orders_that_wait_for_the_disk_are_bounded_and_the_oldest_forgotten(tmp_path: Path) -> None:
     with daemon(tmp_path) as control, _connected(tmp_path) as peer:
-        for _ in range(WAITING_MAX):
-            control.later(b"somebody", Told("done"))
         peer.send(msgspec.json.encode(Order("rollback")))
-        assert control.socket.poll(10_000)
-        assert control.receive() is None
+        asked, _, _ = take(control)
+        first, *rest = [control.later(asked, Told(str(number))) for number in range(WAITING_MAX + 1)]
+        control.answer(first)
+        assert not peer.poll(100)
+        control.answer(rest[0])
         assert peer.poll(10_000)
-        assert "too many orders" in msgspec.json.decode(peer.recv(), type=Told).error
+        assert msgspec.json.decode(peer.recv(), type=Told) == Told("1")
 
 
 def test_a_folder_in_which_no_socket_can_be_is_said_in_one_line(tmp_path: Path) -> None:
