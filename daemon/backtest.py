@@ -47,7 +47,7 @@ sample it was for, and made before that sample was seen. docs/backtest.md says w
 @click.option(
     "--experts", metavar="A,B,…", help="Experts that take part, as rnn,ar; naive always does.  [default: all]"
 )
-@click.option("--finetune/--no-finetune", default=None, help="Learn on the way, as live.  [default: no]")
+@click.option("--finetune/--no-finetune", default=None, help="Learn on the way, as live; slower.  [default: no]")
 @click.option(
     "--score-from",
     type=click.FloatRange(0.0, 1.0, max_open=True),
@@ -67,7 +67,6 @@ sample it was for, and made before that sample was seen. docs/backtest.md says w
 def backtest(
     files: tuple[str, ...],
     config: str | None,
-    finetune: bool | None,
     score_from: float,
     as_json: bool,
     report: Path | None,
@@ -78,8 +77,6 @@ def backtest(
     """Score the daemon on recordings: the same pipeline, as fast as it goes."""
     # the matrices are small: a second thread only waits for the first, on a busy machine for ever
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if finetune:
-        raise Misuse("--finetune: this version does not learn while it runs; leave the flag out")
     for path in (report, plot):
         if path is not None and not path.resolve().parent.is_dir():
             raise Misuse(f"{path}: there is no folder {path.resolve().parent}; make it first")
@@ -99,11 +96,13 @@ def backtest(
 
 
 def settings_from(path: str | None, flags: dict[str, Any]) -> Settings:
-    """The settings of a file, or the defaults, with what the flags say in their place; Misuse when they are none."""
+    """The settings of a file, or the defaults, with what the flags say in their place; Misuse when they are none.
+
+    Nothing is learnt unless one of them says so."""
     from .options import read, settings_of
     from .settings import Settings
 
-    document = read(path) if path else {}
+    document = {"finetune": False} | (read(path) if path else {})
     document |= {name: value for name, value in flags.items() if value is not None}
     if flags.get("experts") is not None:
         document["experts"] = [name for name in str(flags["experts"]).replace(",", " ").split() if name]
@@ -177,10 +176,10 @@ def _longer(path: Path, own: str, level: int) -> str:
 
 def run(recordings: Sequence[Recording], settings: Settings, weights: Weights | None, what: str = "") -> list[Trace]:
     """Replay, with a progress bar where somebody watches."""
-    from .replay import replay
+    from .replay import learner, replay
 
     with _bar(sum(map(len, recordings)), what) as progress:
-        return replay(recordings, settings, weights, progress)
+        return replay(recordings, settings, weights, progress, learner(settings, weights))
 
 
 def _bar(total: int, what: str) -> AbstractContextManager[Progress | None]:

@@ -43,6 +43,11 @@ class Pipeline:
         self.learning = False
 
     @property
+    def recurrent(self) -> Recurrent | None:
+        """The expert `rnn`, where it takes part."""
+        return next((expert for expert in self.forecaster.experts if isinstance(expert, Recurrent)), None)
+
+    @property
     def names(self) -> list[str]:
         """The series by row."""
         return self.admission.names
@@ -94,6 +99,21 @@ class Pipeline:
         if self.forecaster.alerts:
             effects.events += alerts.events(forecasts, self.forecaster.alerts)
             self.forecaster.alerts.clear()
+
+    def adopt(self, row: int, weights: Weights) -> None:
+        """Give the series of `row` a copy of the RNN with these weights, in place of the one it has. Between two
+        steps."""
+        if self.recurrent is not None:
+            self.recurrent.copies.adopt(row, weights)
+
+    def drop(self, row: int) -> None:
+        """Take the copy of `row` away: the shared model serves it alone again."""
+        if self.recurrent is not None:
+            self.recurrent.copies.drop(row)
+
+    def gains(self) -> dict[int, float]:
+        """What the copies have gained lately, by row: the share of the shared model's loss."""
+        return self.recurrent.gains(self.forecaster.table["rnn_losses"]) if self.recurrent else {}
 
     def finish(self) -> None:
         """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""

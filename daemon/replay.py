@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.learner import Learner
+from ..models.lessons import Lesson
 from ..models.weights import Weights
 from ..producers.playback import Recording
 from .batch import Batch, Effects, Floats, Forecasts, Parcel
@@ -22,6 +24,9 @@ from .settings import Settings
 
 #: What a pause that is too long to bridge adds to `moment`: more than any horizon.
 PAUSE = 1 << 20
+
+#: Rounds after which the learner looks who is due.
+TURN = 16
 
 #: Called with the samples done so far.
 Progress = Callable[[int], None]
@@ -70,18 +75,24 @@ class Trace:
 
 
 def replay(
-    recordings: Sequence[Recording], settings: Settings, weights: Weights | None, progress: Progress | None = None
+    recordings: Sequence[Recording],
+    settings: Settings,
+    weights: Weights | None,
+    progress: Progress | None = None,
+    learner: Learner | None = None,
 ) -> list[Trace]:
     """Run all recordings together through one pipeline: each batch holds the i-th sample of every one that is so long.
 
     Their names must differ. The pipeline's clock is the newest time in the batch. What it refuses, duplicates and late
-    samples for instance, is refused here as live. Returns the traces in the order of the recordings.
+    samples for instance, is refused here as live. With a `learner` the RNN is tuned on the way, and a tuned copy serves
+    from the next batch on. Returns the traces in the order of the recordings.
     """
     # Longest first: those that are left then are the first rows of the table, which is cheaper to step than scattered
     # ones.
     order = sorted(range(len(recordings)), key=lambda k: -len(recordings[k]))
     sources = [recordings[k] for k in order]
     pipeline = Pipeline(settings, weights)
+    pipeline.learning = learner is not None
     refused: list[Counter[str]] = [Counter() for _ in sources]
     kept: dict[str, list[NDArray[Any]]] = {name: [] for name in _FIELDS}
     sent = 0
@@ -91,11 +102,36 @@ def replay(
         for forecasts in effects:
             _keep(kept, forecasts, pipeline)
         sent += len(batch)
+        if learner is not None:
+            learn(pipeline, learner, effects.lessons)
         if progress is not None:
             progress(sent)
     traces = _traces(pipeline, sources, refused, kept)
     placed = dict(zip(order, traces, strict=True))
     return [placed[k] for k in range(len(recordings))]
+
+
+def learner(settings: Settings, weights: Weights | None) -> Learner | None:
+    """The learner of these settings; None where nothing is to be learnt, or the model cannot."""
+    if not settings.finetune or weights is None or "rnn" not in settings.experts or not Learner.teaches(weights):
+        return None
+    bounds = settings.learning
+    return Learner(weights, bounds.every_samples, bounds.copies, bounds.series)
+
+
+def learn(pipeline: Pipeline, learner: Learner, lessons: Sequence[Lesson]) -> None:
+    """What the daemon's trainer does beside it, at once: a round's lessons, and every few rounds whoever is due."""
+    for lesson in lessons:
+        learner.take(lesson)
+    if learner.lessons.taken % TURN:
+        return
+    if due := learner.due():
+        learner.hear(pipeline.gains())
+        for tune in learner.tune(due):
+            if tune.weights is not None:
+                pipeline.adopt(tune.row, tune.weights)
+        for row in learner.retired():
+            pipeline.drop(row)
 
 
 def epoch_shift(recording: Recording) -> float:

@@ -47,6 +47,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 10
 
 
+class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the RNN learns while it serves; the bounds keep it cheap."""
+
+    every_samples: Annotated[
+        int, Meta(ge=8, description="New samples of a series after which its copy is tuned again.")
+    ] = 64
+    copies: Annotated[
+        int, Meta(ge=0, le=100_000, description="Series that may have a copy of the model of their own, 42 KB each.")
+    ] = 256
+    series: Annotated[
+        int, Meta(ge=1, le=100_000, description="Series whose newest 2,200 samples the trainer keeps, 80 KB each.")
+    ] = 1024
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `forecastd run` can be told."""
 
@@ -107,4 +121,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float,
         Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand."),
     ] = 0.001
+    finetune: Annotated[
+        bool, Meta(description="Fine-tune the model on what arrives: a copy for each series that gains by it.")
+    ] = True
+    learning: Learning = Learning()
     limits: Limits = Limits()

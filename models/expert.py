@@ -16,8 +16,7 @@ class Expert(Protocol):
     """Two verbs over the rows of a table, and the same for one row in plain numbers, which is what a quiet stream waits
     for. An expert owns the columns it declares and may read those of `channels`.
 
-    `recorded`: whether its forecasts are kept for a replay, because a matrix product need not give the same bits
-    elsewhere."""
+    `recorded`: whether it is a `Recorded` one, too."""
 
     name: str
     recorded: bool
@@ -34,3 +33,21 @@ class Expert(Protocol):
 
     def forecast_one(self, row: Row, now: Instant) -> float:
         """`forecast` for one row, one step ahead, the window being full."""
+
+
+class Recorded(Expert, Protocol):
+    """An expert whose forecasts come from matrix products, which need not give the same bits elsewhere: what those
+    gave is kept for a replay. `forecast` is what `read` makes of `products`; `read_one` and `products_one` are the same
+    for one row."""
+
+    def products(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """What is kept, float64, n rows; `state` is left as it is."""
+
+    def read(self, state: Mapping[str, Array], moment: Moment, products: Array, horizon: int) -> Array:
+        """The forecasts, shape (n, horizon)."""
+
+    def products_one(self, row: Row, now: Instant) -> list[float]:
+        """The row of `products`, one step ahead."""
+
+    def read_one(self, row: Row, products: list[float]) -> float:
+        """The forecast."""

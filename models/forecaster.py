@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import isfinite, nan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from . import alert, anomaly, blend, channels, conformal, lattice, scaling, score, single
-from .expert import Expert
+from .expert import Expert, Recorded
 from .lessons import Lesson
 from .seasonal import Seasonal
 from .table import Array, Column, Row, Rows, Table
@@ -303,19 +303,20 @@ class Forecaster:
         return Outlook(mean, centre - published, centre + published, said, weights, *verdict)
 
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
-        """The expert's forecast, or in a replay what it said then: a matrix product costs most and need not give the
-        same bits elsewhere."""
+        """The expert's forecast; in a replay, out of what its products were then."""
         if not expert.recorded:
             return expert.forecast(state, moment, self.horizon)
-        said = self.replayed.popleft() if self.replayed else expert.forecast(state, moment, self.horizon)
+        asked = cast(Recorded, expert)
+        said = self.replayed.popleft() if self.replayed else asked.products(state, moment, self.horizon)
         self.recorded.append(said)
-        return said
+        return asked.read(state, moment, said, self.horizon)
 
     def _ask_one(self, expert: Expert, row: Row, now: channels.Instant) -> float:
         """`_ask` for one row, of an expert that is recorded."""
-        said = self.replayed.popleft() if self.replayed else np.array([[expert.forecast_one(row, now)]])
+        asked = cast(Recorded, expert)
+        said = self.replayed.popleft() if self.replayed else np.array([asked.products_one(row, now)])
         self.recorded.append(said)
-        return float(said.item())
+        return asked.read_one(row, said[0].tolist())
 
     def _in_order(self, widths: Array) -> Array:
         """Half-widths as published: of several levels the wider has the larger, whichever of them learnt what."""

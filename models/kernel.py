@@ -6,6 +6,8 @@ one series (`OpenWindows`)."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from .table import Array
@@ -25,7 +27,6 @@ class Kernel:
         self.weights = weights
         self.units = weights.bias.shape[0]
         self.window = weights.window
-        inputs = len(weights.channels)
         # recurrent weights, input weights and bias ride in one product: its columns are [h; c; 1]
         stacked = np.concatenate([weights.recurrent, weights.kernel, weights.bias[None]]).astype(np.float32)
         self.matrix = np.asfortranarray(stacked.T)  # (units, units + C + 1)
@@ -34,9 +35,13 @@ class Kernel:
         self.readout = weights.readout.astype(np.float32)
         self.offset = float(weights.readout_bias)
         self.rectified = weights.activation == "relu"
-        self._columns = np.zeros((self.units + inputs + 1, CHUNK), np.float32)
-        self._columns[-1] = 1.0
-        self._product = np.empty((self.units, CHUNK), np.float32)
+
+    @cached_property
+    def _scratch(self) -> tuple[Array, Array]:
+        """Columns and product of a full chunk, a megabyte: a copy that serves a single series never needs them."""
+        columns = np.zeros((len(self.transposed), CHUNK), np.float32)
+        columns[-1] = 1.0
+        return columns, np.empty((self.units, CHUNK), np.float32)
 
     def forward(self, windows: Array) -> Array:
         """`windows`, shape (n, window, C), float32, oldest step first → f, shape (n,), float32. NaN in, NaN out."""
@@ -55,10 +60,10 @@ class Kernel:
         next call."""
         width = len(windows)
         if width == CHUNK:
-            columns, product = self._columns, self._product
+            columns, product = self._scratch
         else:
             columns, product = (
-                np.empty((len(self._columns), width), np.float32),
+                np.empty((len(self.transposed), width), np.float32),
                 np.empty((self.units, width), np.float32),
             )
             columns[-1] = 1.0

@@ -110,6 +110,14 @@ class Path:
 
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The forecasts, shape (n, horizon)."""
+        return self.products(state, moment, horizon)
+
+    def read(self, state: Mapping[str, Array], moment: Moment, products: Array, horizon: int) -> Array:
+        """Nothing is left to do: the products are the forecasts."""
+        return products
+
+    def products(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
+        """The forecasts, shape (n, horizon)."""
         said = np.full((len(moment.x), horizon), np.nan)
         known = min(horizon, self.steps)
         z, q = cues(state, moment, linear(state, known))
@@ -126,4 +134,12 @@ class Path:
 
     def forecast_one(self, row: Row, now: Instant) -> float:
         """Nobody asks for it, either."""
+        raise NotImplementedError
+
+    def products_one(self, row: Row, now: Instant) -> list[float]:
+        """Nobody asks for these, too."""
+        raise NotImplementedError
+
+    def read_one(self, row: Row, products: list[float]) -> float:
+        """And so for this."""
         raise NotImplementedError

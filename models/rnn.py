@@ -75,7 +75,7 @@ class Schedule(NamedTuple):
 
 def initial(seed: int, units: int = 100, **structure: Any) -> Weights:
     """Weights as Keras initialises them; `structure` are the other fields of `Weights`."""
-    _repeatable(seed)
+    repeatable(seed)
     shell = Weights(*(np.zeros(0, np.float32),) * 5, **structure)
     return extract(_layers(units, len(shell.channels), shell.window, shell.activation), shell)
 
@@ -121,7 +121,7 @@ def fit(weights: Weights, windows: Windows, schedule: Schedule, seed: int, repor
 
     `report(step, loss)` is called now and then with the steps taken and the mean loss since the last call.
     """
-    _repeatable(seed)
+    repeatable(seed)
     model = build(weights)
     rows, ends, target = (tf.constant(array) for array in windows)
     back = tf.range(1 - weights.window, 1, dtype=tf.int64)
@@ -138,7 +138,7 @@ def fit(weights: Weights, windows: Windows, schedule: Schedule, seed: int, repor
 
 def with_decoder(weights: Weights, steps: int, seed: int) -> Weights:
     """`weights` with a decoder for so many steps ahead, as Keras initialises it."""
-    _repeatable(seed)
+    repeatable(seed)
     units = weights.units
     model = _path_layers(weights, steps)
     decoder, gate = (model.get_layer(name).get_weights() for name in ("decoder", "gate"))
@@ -170,7 +170,7 @@ def forward_path(weights: Weights, windows: Floats, z: Floats, q: Floats) -> Flo
 
 def fit_path(weights: Weights, paths: Paths, schedule: Schedule, seed: int, report: Report | None = None) -> Weights:
     """`fit` for a model with a decoder: both learn together, from all steps ahead alike."""
-    _repeatable(seed)
+    repeatable(seed)
     model = build_path(weights)
     rows, ends, z, target, unit = (tf.constant(array) for array in paths)
     back = tf.range(1 - weights.window, 1, dtype=tf.int64)
@@ -206,7 +206,7 @@ def fit_epochs(
 
     `report(epoch, loss)` is called after each epoch.
     """
-    _repeatable(seed)
+    repeatable(seed)
     model = build(weights)
     model.compile(optimizer="adam", loss="mse")
 
@@ -299,7 +299,8 @@ def _step(model: Any, error: Callable[[Any], Any], schedule: Schedule) -> Any:
     return steps
 
 
-def _repeatable(seed: int) -> None:
+def repeatable(seed: int) -> None:
+    """Seeded, deterministic, one thread: what TensorFlow does from now on gives the same bytes each time."""
     try:
         # more than one thread gains a tenth here and would make the sums, so the bytes, depend on the number of cores
         tf.config.threading.set_intra_op_parallelism_threads(1)

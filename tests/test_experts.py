@@ -31,7 +31,7 @@ class Alone:
 
     def __init__(self, expert: Expert, rows: int) -> None:
         self.expert = expert
-        extra = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64)}
+        extra = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64), "bridged": Column()}
         self.table = Table({**extra, **channels.COLUMNS, **expert.columns})
         self.table.append(rows)
         self.table["row"][:] = np.arange(rows)
