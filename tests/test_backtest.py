@@ -182,7 +182,6 @@ def test_the_page_is_whole_though_whoever_reads_the_figures_hangs_up(tmp_path: P
     [
         ([], 2, "Missing argument"),
         (["none.csv"], 2, "does not exist"),
-        (["{file}", "--finetune"], 2, "leave the flag out"),
         (["{file}", "--experts", "ar,oracle"], 2, "no expert is called 'oracle'"),
         (["{file}", "--level", "1.5"], 2, "level"),
         (["{file}", "--horizon", "0"], 2, "horizon"),

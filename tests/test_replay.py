@@ -11,9 +11,9 @@ import pytest
 
 from forecastd.daemon.batch import Batch, Parcel
 from forecastd.daemon.pipeline import Pipeline
-from forecastd.daemon.replay import replay
+from forecastd.daemon.replay import learner, replay
 from forecastd.daemon.settings import Settings
-from forecastd.models import ensemble
+from forecastd.models import checkpoint, ensemble
 from forecastd.models.channels import Moment
 from forecastd.models.table import Array, Column
 from forecastd.producers.playback import Recording
@@ -141,3 +141,20 @@ def test_progress_counts_the_samples_to_the_last() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert replay([], Settings(experts=("naive",)), None) == []
+
+
+def test_a_replay_that_learns_forecasts_better_and_learns_from_nothing_that_comes_later() -> None:
+    """On a signal by a rule that the shared model does not know; cut short, the same forecasts up to there."""
+    random = np.random.default_rng(2)
+    steps = np.where(np.arange(1200) % 5 == 0, 3.0, -0.75) + random.normal(0, 0.05, 1200)
+    settings = Settings(experts=("rnn",), finetune=True)
+    weights = checkpoint.load("general").weights
+    whole, part = recording("s", np.cumsum(steps)), recording("s", np.cumsum(steps)[:700])
+    (plain,) = replay([whole], settings, weights)
+    (learnt,) = replay([whole], settings, weights, learner=learner(settings, weights))
+    (cut,) = replay([part], settings, weights, learner=learner(settings, weights))
+    rnn = plain.experts.index("rnn")
+    lost = [np.abs(trace.forecasts[600:-1, 0, rnn] - trace.value[601:]).mean() for trace in (plain, learnt)]
+    assert lost[1] < 0.8 * lost[0]
+    assert learnt.forecasts[:120].tobytes() == plain.forecasts[:120].tobytes()
+    assert learnt.mean[:700].tobytes() == cut.mean.tobytes()

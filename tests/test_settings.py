@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from forecastd.daemon import configure
 from forecastd.daemon.cli import main
 from forecastd.daemon.options import Setting, declared, settings_of
-from forecastd.daemon.settings import Limits, Settings
+from forecastd.daemon.settings import Learning, Limits, Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 EVERY = list(declared())
@@ -67,15 +67,23 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_nothing_is_declared_that_is_not_a_setting() -> None:
     """The names are the fields of the classes, in their order."""
-    fields = [field for field in Settings.__struct_fields__ if field != "limits"]
-    assert [setting.name for setting in EVERY] == [*fields, *(f"limits.{name}" for name in Limits.__struct_fields__)]
+    tables = {"learning": Learning, "limits": Limits}
+    fields = [field for field in Settings.__struct_fields__ if field not in tables]
+    for table, struct in tables.items():
+        fields += [f"{table}.{name}" for name in struct.__struct_fields__]
+    assert [setting.name for setting in EVERY] == fields
+
+
+def bare(setting: Setting) -> str:
+    """The flag of a setting that is true or false, as its default has it."""
+    return setting.flag if setting.default else f"--no-{setting.flag[2:]}"
 
 
 @pytest.mark.parametrize("setting", EVERY, ids=lambda setting: setting.name)
 def test_every_default_can_be_said_as_a_flag_in_the_environment_and_in_the_file(setting: Setting, file: Path) -> None:
     """Each of the three reads what the defaults are, and says that it was the one."""
     as_text = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else str(setting.default)
-    flag = [setting.flag, as_text] if not isinstance(setting.default, bool) else [f"--no-{setting.flag[2:]}"]
+    flag = [setting.flag, as_text] if not isinstance(setting.default, bool) else [bare(setting)]
     table, _, name = setting.name.rpartition(".")
     file.write_text((f"[{table}]\n" if table else "") + f"{name} = {configure.toml(setting.default)}\n")
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
