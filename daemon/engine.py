@@ -251,7 +251,7 @@ class Engine:
         board.counters["failures"] = self.failures
         board.events = list(self.events)
         if self.succession is not None:
-            board.models = self.succession.told()
+            board.models, board.lineage = self.succession.told(), self.succession.champions.lineage.told()
             board.counters["model_promotions"] = self.succession.promotions
             board.counters["model_rollbacks"] = self.succession.rollbacks
         board.counters.update(self.keeper.told() | self.transport.told())

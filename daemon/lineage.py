@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+#: Versions and champions that are told of, the newest.
+TOLD_MAX = 50
 #: The slot of all series that no `[[model]]` of the configuration names.
 DEFAULT = ""
 
@@ -79,6 +81,13 @@ class Lineage:
             elif not line or line[-1] != one.number:
                 line.append(one.number)
         return line[-2] if len(line) > 1 else None
+
+    def told(self) -> dict[str, Any]:
+        """The newest versions and champions, oldest first, as JSON."""
+        return {
+            "versions": [version._asdict() for version in list(self.versions.values())[-TOLD_MAX:]],
+            "champions": [champion._asdict() for champion in self.champions[-TOLD_MAX:]],
+        }
 
     def enter(self, sha256: str, now: float, origin: str, body: bytes) -> tuple[int, list[Change]]:
         """The number of that model, and what is to be written if it is new."""

@@ -170,9 +170,13 @@ class Routes:
         return answer({**found, "recent": self.behind.view.recent.of(name)})
 
     async def models(self, request: Request) -> Response:
-        """The models in service."""
+        """The models in service and in the shadow, what was decided about them, and where they come from."""
         board = self.behind.view.board
-        return answer({"models": board.models if board else [], "events": board.events if board else []})
+        if board is None:
+            return answer({"models": [], "events": [], "versions": [], "champions": []})
+        return answer(
+            {"versions": [], "champions": [], **board.lineage, "models": board.models, "events": board.events}
+        )
 
     async def stream(self, request: Request) -> Response:
         """Forecasts of `?series=NAME&series=…` as they are published; with `board=1` what the page needs besides, as

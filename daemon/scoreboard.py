@@ -39,6 +39,8 @@ class Scoreboard(msgspec.Struct):
     models: list[dict[str, Any]]
     events: list[dict[str, Any]]
     columns: dict[str, NDArray[np.float64]]
+    #: the newest versions of the shared model and the champions among them, as `lineage.Lineage.told` has them
+    lineage: dict[str, Any] = {}
 
     @property
     def sources(self) -> list[str]:

@@ -16,6 +16,7 @@ from .scoreboard import Scoreboard
 
 RATE_S = 10.0  # long enough for a steady figure, short enough to see a producer stop
 DURATION_S = 60.0
+EVENTS_SHOWN = 10
 
 
 class Mark(NamedTuple):
@@ -85,6 +86,8 @@ class View:
             "duration_p50_s": self._duration(0.5),
             "duration_p99_s": self._duration(0.99),
             "processes": processes,
+            "models": board.models,
+            "events": board.events[-EVENTS_SHOWN:],
         }
 
     def shown(self) -> NDArray[np.intp]:

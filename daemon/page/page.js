@@ -75,8 +75,34 @@ function overview(board) {
   put("median", seconds(board.duration_p50_s));
   put("tail", board.duration_p99_s === null ? "\u00a0" : `99 % within ${seconds(board.duration_p99_s)}`);
   put("version", `forecastd ${board.version}`);
+  models(board.models || [], board.events || [], board.time);
   if (some && page.series === null) list();
   link();
+}
+
+const ROLES = { champion: "serves", predecessor: "watches", challenger: "on trial" };
+
+function models(found, events, now) {
+  byId("models-card").hidden = !found.length;
+  table("models", found.map((each) => {
+    const judged = each.rounds > 0;
+    return [
+      each.name, String(each.version || "–"), [ROLES[each.status] || each.status, each.status === "champion" ? "good" : "quiet"],
+      judged ? `${signed(-100 * each.gain)} %` : "–", judged ? number(each.evidence, 3) : "–", judged ? count(each.samples) : "–",
+    ];
+  }));
+  table("decisions", events.length ? events.slice(-8).reverse().map((each) => [decision(each), about(each), `${seconds(Math.max(0, now - each.time))} ago`]) : [[["none yet", "quiet"], "", ""]]);
+}
+
+function decision(event) {
+  const what = event.event.replaceAll("_", " ");
+  return event.outcome ? `${what}: ${event.outcome.replaceAll("_", " ")}` : what;
+}
+
+function about(event) {
+  if (event.series !== undefined) return event.series;
+  if (event.number !== undefined) return `version ${event.number}, was ${event.before}${event.cause ? `, ${event.cause.replaceAll("_", " ")}` : ""}`;
+  return event.name || "";
 }
 
 function link() {

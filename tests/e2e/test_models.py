@@ -92,6 +92,12 @@ def test_a_worse_model_promoted_by_hand_is_rolled_back_by_itself_within_500_samp
         assert (events["promoted"]["cause"], events["rolled_back"]["before"]) == ("by_hand", 2)
         assert events["rolled_back"]["gain"] > 0.1 and events["rolled_back"]["samples"] <= 500
         assert [(one["status"], one["version"]) for one in answer["models"]] == [("champion", 1)]
+        assert [one["number"] for one in answer["versions"]] == [1, 2]
+        assert [(one["number"], one["reason"]) for one in answer["champions"]] == [
+            (1, "configured"),
+            (2, "by_hand"),
+            (1, "rolled_back"),
+        ]
         assert daemon.end(signal.SIGTERM) == 0
     decision = json.loads(models(tmp_path, "show", "1", "--json"))["decisions"][-1]
     assert decision["reason"] == "rolled_back" and decision["evidence"] > 1.0

@@ -170,6 +170,29 @@ def test_the_daemon_is_summed_up(page: Chromium) -> None:
     assert page.run(text("status")) == "ready"
 
 
+def test_the_models_are_shown_with_what_was_decided_about_them(page: Chromium) -> None:
+    """What a file calls itself is shown as it is and never taken for markup."""
+    page.until("document.querySelectorAll('#models tr').length === 1")
+    row = page.run("[...document.querySelectorAll('#models td')].map(cell => cell.innerText)")
+    assert row == ["general", "1", "serves", "–", "–", "–"]
+    found = [
+        {"name": "<b>plant</b>", "version": 3, "status": "champion"},
+        {"name": "general", "version": 1, "status": "predecessor", "gain": -0.123, "evidence": 0.5, "rounds": 9}
+        | {"samples": 1234},
+    ]
+    events = [
+        {"time": 40, "event": "promoted", "number": 3, "before": 1, "cause": "by_hand"},
+        {"time": 90, "event": "finetune", "series": "boiler", "outcome": "tuned"},
+    ]
+    # all at once, for the daemon tells of its own models every second
+    shown = "['models', 'decisions'].map(id => [...document.querySelectorAll(`#${id} td`)].map(cell => cell.innerText))"
+    told = page.run(f"(models({json.dumps(found)}, {json.dumps(events)}, 100), {shown})")
+    assert told == [
+        ["<b>plant</b>", "3", "serves", "–", "–", "–", "general", "1", "watches", "+12.3 %", "0.50", "1\u202f234"],
+        ["finetune: tuned", "boiler", "10 s ago", "promoted", "version 3, was 1, by hand", "1 min ago"],
+    ]
+
+
 def test_a_search_narrows_the_list_and_a_click_changes_the_series(page: Chromium) -> None:
     """Whatever the name holds, it is shown as it is and never taken for markup."""
     page.run("search.value = 'PLANT'; search.dispatchEvent(new Event('input'))")
