@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import REASONS, Batch, Reply
+from .batch import REASONS, Batch, Parcel, Reply
 from .ledger import Ledger
 from .settings import Limits
 
@@ -25,9 +25,11 @@ class Admission:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.ledger = Ledger()
+        self.ledger = Ledger(limits.producers)
         self.names: list[str] = []
         self.rows: dict[str, int] = {}
+        #: how many series each producer brought, by name; those without a name are one
+        self.brought: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
     def rows_of(self, batch: Batch, now: float) -> tuple[NDArray[np.intp], list[Reply], list[Reply]]:
@@ -60,18 +62,31 @@ class Admission:
         row = [self.rows.get(batch.series[0], -1)]
         value, time = batch.sample(0)
         sound = abs(value) <= VALUE_MAX and time != -inf and not time > now + self.limits.future_s
-        if row[0] < 0 or batch.refused or not sound:
+        if row[0] < 0 or batch.refused or not sound or not self.ledger.has_room(batch.parcels[0]):
             return None
         _, acks = self._sequence(batch, row)
         return row[0], acks
 
     def _enter_all(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply]) -> None:
         """Give new series their rows."""
+        refused: dict[str, list[int]] = {"name": [], "too_many_series": []}
+        parcels = iter(batch.parcels)
+        parcel = next(parcels)
         for place in np.flatnonzero(row == -1).tolist():
-            row[place] = self._enter(batch.series[place])
-            if row[place] < 0:
-                reason = "too_many_series" if _is_name(batch.series[place], self.limits.name_bytes) else "name"
-                self.refuse(batch, row, replies, np.array([place]), reason)
+            while place >= parcel.stop:
+                parcel = next(parcels)
+            name = batch.series[place]
+            known = self.rows.get(name)
+            if known is not None:
+                row[place] = known
+            elif not _is_name(name, self.limits.name_bytes):
+                refused["name"].append(place)
+            elif self._is_full(parcel.producer):
+                refused["too_many_series"].append(place)
+            else:
+                row[place] = self._enter(name, parcel.producer)
+        for reason, places in refused.items():
+            self.refuse(batch, row, replies, np.array(places, np.intp), reason)
         row[row < 0] = -1
 
     def refuse(
@@ -89,26 +104,29 @@ class Admission:
             if parcel.seq and parcel.peer:
                 replies.append(Reply(parcel.peer, refused=reason, seq=parcel.seq + place - parcel.start))
 
-    def _enter(self, name: str) -> int:
-        known = self.rows.get(name)
-        if known is not None:
-            return known
-        if len(self.names) >= self.limits.series or not _is_name(name, self.limits.name_bytes):
-            return -2
-        self.rows[name] = len(self.names)
+    def _is_full(self, producer: str) -> bool:
+        return len(self.names) >= self.limits.series or self.brought[producer] >= self.limits.series_per_producer
+
+    def _enter(self, name: str, producer: str) -> int:
+        row = self.rows[name] = len(self.names)
         self.names.append(name)
-        return self.rows[name]
+        self.brought[producer] += 1
+        return row
 
     def _sequence(self, batch: Batch, row: NDArray[np.intp] | list[int]) -> tuple[list[Reply], list[Reply]]:
         """Mark samples that were seen before, or come too early, with -2; acknowledge what each producer is past."""
         acks: dict[tuple[bytes, str], int] = {}
-        replies = []
+        replies: list[Reply] = []
         for parcel in batch.parcels:
             if not parcel.seq:
                 continue
             before = self.ledger.accounts.get(parcel.producer)
             seen = before.duplicates if before else 0
             passed = self.ledger.accept(parcel)
+            if passed is None:
+                assert isinstance(row, np.ndarray)  # `row_of` has asked whether there is room
+                self._turn_away(batch, row, replies, parcel)
+                continue
             account = self.ledger.accounts[parcel.producer]
             if not parcel.refused:
                 row[parcel.start : parcel.start + passed] = [-2] * passed
@@ -119,6 +137,12 @@ class Admission:
             if parcel.peer:
                 acks[parcel.peer, parcel.producer] = account.seq
         return replies, [Reply(peer, ack=seq) for (peer, _), seq in acks.items()]
+
+    def _turn_away(self, batch: Batch, row: NDArray[np.intp], replies: list[Reply], parcel: Parcel) -> None:
+        """A producer that there is no room for: it is told, and gets no acknowledgement."""
+        self.refuse(batch, row, replies, np.arange(parcel.start, parcel.stop), "too_many_producers")
+        if parcel.refused and parcel.peer:
+            replies.append(Reply(parcel.peer, refused="too_many_producers", seq=parcel.seq))
 
 
 def _is_name(name: str, size_max: int) -> bool:

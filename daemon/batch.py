@@ -29,6 +29,7 @@ REASONS = (
     "future",
     "name",
     "too_many_series",
+    "too_many_producers",
     "unauthorised",
 )
 

@@ -17,6 +17,9 @@ from pathlib import Path
 #: A file is forced to disk every so many bytes, so that no commit has to wait behind all of it.
 STRIDE = 8 << 20
 
+#: What a system call says that has written nothing and may be tried again: no room, or no descriptor for the file.
+_AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+
 
 class Full(Exception):
     """There is no room on the disk, or another program holds the file: nothing was written, and it may be tried
@@ -39,7 +42,7 @@ def watched() -> Iterator[None]:
             raise Full(str(error)) from error
         raise Failed(f"the journal: {error}") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _AGAIN:
             raise Full(error.strerror) from error
         raise Failed(f"{error.filename or 'the state folder'}: {error.strerror}") from error
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 from collections import Counter
+from contextlib import suppress
+from math import inf
 
 import zmq
 
@@ -17,31 +21,38 @@ FAILED = {
 
 
 class Door:
-    """The connections of one socket. `failed` counts handshakes, `strangers` connections that ended without one."""
+    """The connections of one socket. `failed` counts handshakes, `strangers` connections that ended without one,
+    `crowded` those that there was no room for."""
 
     EVENTS = sum((*FAILED, zmq.Event.ACCEPTED, zmq.Event.HANDSHAKE_SUCCEEDED, zmq.Event.DISCONNECTED))
 
-    def __init__(self, context: zmq.SyncContext, socket: zmq.SyncSocket, where: str) -> None:
-        socket.monitor(where, self.EVENTS)
+    def __init__(self, context: zmq.SyncContext, bound: zmq.SyncSocket, where: str) -> None:
+        bound.monitor(where, self.EVENTS)
         self.events = context.socket(zmq.PAIR)
         # Unbounded, because ZeroMQ's own thread would wait for us at a full one.
         self.events.rcvhwm = 0
         self.events.connect(where)
         self.open: set[int] = set()
         self.failed: Counter[str] = Counter()
-        self.strangers = 0
+        self.strangers = self.crowded = 0
         self._new: dict[int, None] = {}
 
-    def look(self) -> None:
-        """Takes in what has happened since; never waits."""
+    def look(self, room: float = inf) -> None:
+        """Takes in what has happened since; never waits. There is room for so many connections more; who comes when
+        there is none is shown out."""
         while self.events.poll(0):
             event, number = struct.unpack("=hi", self.events.recv_multipart()[0])
-            if event == zmq.Event.ACCEPTED:
+            if event == zmq.Event.ACCEPTED and room <= 0:
+                self.crowded += 1
+                show_out(number)
+            elif event == zmq.Event.ACCEPTED:
                 self._new[number] = None
                 self.open.add(number)
+                room -= 1
             elif event == zmq.Event.DISCONNECTED:
                 self.strangers += number in self._new
                 self._new.pop(number, None)
+                room += number in self.open
                 self.open.discard(number)
             elif event in FAILED:
                 self.failed[FAILED[event]] += 1
@@ -52,3 +63,16 @@ class Door:
 
     def close(self) -> None:
         self.events.close(0)
+
+
+def show_out(descriptor: int) -> None:
+    """Ends a connection of ZeroMQ's by its descriptor. ZeroMQ has no means for that, and closes the descriptor itself
+    once the connection has ended. Where it has done so already, nothing but a connection can be hit, which comes
+    again."""
+    try:
+        connection = socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        return
+    with connection, suppress(OSError):
+        if connection.type == socket.SOCK_STREAM:
+            connection.shutdown(socket.SHUT_RDWR)

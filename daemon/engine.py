@@ -27,6 +27,7 @@ from .batch import Batch, Forecasts, Reply
 from .child import Parent
 from .clients import Entry
 from .control import PEER, Control, Order, Told
+from .descriptors import spare
 from .disk import Failed
 from .door import FAILED
 from .histogram import BOUNDS, Histogram
@@ -323,6 +324,9 @@ def main() -> int:
     engine = Engine(settings, transport, keeper, parent)
     if not settings.ephemeral:
         engine.take_orders(settings.state)
+    transport.connections_max = spare(settings.limits.connections)
+    if transport.connections_max < settings.limits.connections:
+        log.warning("the limit of open files leaves room for %d connections", transport.connections_max)
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()

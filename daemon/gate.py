@@ -63,11 +63,12 @@ class Guarded(H11Protocol):
 
 
 class Gate:
-    """The open connections, at most `CONNECTIONS_MAX`, and how many were closed, by reason. The loop of the web
+    """The open connections, at most `connections_max`, and how many were closed, by reason. The loop of the web
     process alone calls this."""
 
     def __init__(self, endless: str) -> None:
         self.endless = endless
+        self.connections_max = CONNECTIONS_MAX
         self.open: dict[Guarded, None] = {}
         self.closed = Counter(idle=0, stalled=0, crowded=0)
 
@@ -78,7 +79,7 @@ class Gate:
     def admit(self, connection: Guarded) -> None:
         """Let a connection in; when it is crowded, the one that has been idle for longest goes."""
         self.open[connection] = None
-        if len(self.open) > CONNECTIONS_MAX:
+        if len(self.open) > self.connections_max:
             idle = [each for each in self.open if not each.busy]
             self._close(min(idle, key=lambda each: each.since), "crowded")
 

@@ -114,6 +114,7 @@ TOTALS = (
     ),
     Total("series", "series", "Series known to the daemon, shown here or not.", gauge=True),
     Total("connections", "connections", "Connections of producers and subscribers.", gauge=True),
+    Total("connections_refused", "crowded", "Connections ended at once, because there were as many as there may be."),
     Total("takeovers", "takeovers", "How often a key took over the socket identity of another key's owner."),
     Total("doorkeeper_away", "doorkeeper_away", "One while nobody new is let in, zero otherwise.", gauge=True),
     Total("doorkeeper_restarts", "doorkeeper_restarts", "How often what checks keys had to be started again."),

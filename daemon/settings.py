@@ -16,6 +16,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Bounds of what the daemon takes in; what is beyond them is refused and counted."""
 
     series: Annotated[int, Meta(ge=1, description="Series in all. A row of state is about 10 KB.")] = 100_000
+    series_per_producer: Annotated[
+        int, Meta(ge=1, description="Series that one producer may bring; those without a name are one producer.")
+    ] = 50_000
+    producers: Annotated[
+        int,
+        Meta(ge=1, description="Producers that number their samples; those without a name are forgotten first."),
+    ] = 10_000
+    connections: Annotated[
+        int, Meta(ge=1, description="Connections of producers and subscribers; nobody more is let in until some end.")
+    ] = 1_000
     name_bytes: Annotated[int, Meta(ge=1, le=1024, description="Bytes of a series' name.")] = 200
     frame_bytes: Annotated[
         int,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -48,6 +48,7 @@ class State:
     refused: dict[str, int]
     counters: dict[str, int]
     tables: dict[str, dict[str, Array]]
+    brought: dict[str, int] = field(default_factory=dict)
 
 
 class _Header(msgspec.Struct):
@@ -60,6 +61,8 @@ class _Header(msgspec.Struct):
     counters: dict[str, int]
     #: table, column, dtype, shape, checksum; in the order in which the columns follow
     columns: list[tuple[str, str, str, list[int], int]]
+    #: what each producer brought; earlier versions did not count it
+    brought: list[tuple[bytes, int]] = []
 
 
 def capture(pipeline: Pipeline, step: int) -> State:
@@ -75,6 +78,7 @@ def capture(pipeline: Pipeline, step: int) -> State:
             name: Account(a.epoch, a.seq, a.samples, a.duplicates, a.gaps) for name, a in ledger.accounts.items()
         },
         refused=dict(pipeline.admission.refused),
+        brought=dict(pipeline.admission.brought),
         counters={name: getattr(pipeline, name) for name in _COUNTERS},
         tables={
             name: {column: table[column].copy() for column in table.columns}
@@ -106,6 +110,7 @@ def restore(pipeline: Pipeline, state: State) -> None:
     admission.rows.update((name, row) for row, name in enumerate(state.names))
     admission.ledger.accounts.update(state.accounts)
     admission.refused.update(state.refused)
+    admission.brought.update(state.brought)
     for name, number in state.counters.items():
         setattr(pipeline, name, number)
     rows = len(state.names)
@@ -163,6 +168,7 @@ def encode(state: State) -> Iterator[bytes | memoryview]:
             ],
             refused=state.refused,
             counters=state.counters,
+            brought=[(name.encode("utf-8", "surrogatepass"), count) for name, count in state.brought.items()],
             columns=[(t, c, a.dtype.str, list(a.shape), zlib.crc32(_raw(a))) for t, c, a in flat],
         )
     )
@@ -189,6 +195,7 @@ def decode(data: bytes) -> State:
         header = msgspec.msgpack.decode(raw, type=_Header)
         settings = settings_of(header.settings)
         accounts = {name.decode("utf-8", "surrogatepass"): Account(*rest) for name, *rest in header.accounts}
+        brought = {name.decode("utf-8", "surrogatepass"): count for name, count in header.brought}
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"its header cannot be read: {error}") from None
     return State(
@@ -198,6 +205,7 @@ def decode(data: bytes) -> State:
         names=header.names,
         accounts=accounts,
         refused=header.refused,
+        brought=brought,
         counters={name: number for name, number in header.counters.items() if name in _COUNTERS},
         tables=_columns(memoryview(data)[_OPENING.size + length :], header),
     )
@@ -205,7 +213,9 @@ def decode(data: bytes) -> State:
 
 #: The settings that the state depends on.
 _SHAPING = ("experts", "horizon", "level", "levels", "alarm_rate")
-_SHAPING_LIMITS = ("series", "name_bytes", "future_s", "bridge_steps")
+_SHAPING_LIMITS = ("series", "series_per_producer", "producers", "name_bytes", "future_s", "bridge_steps")
+#: What held before there were these limits.
+_UNLIMITED = {"series_per_producer": 1 << 31, "producers": 1 << 31}
 
 
 def shaping(settings: Settings) -> dict[str, Any]:
@@ -223,6 +233,7 @@ def settings_of(stored: Mapping[str, Any]) -> Settings:
     """
     known = {name: stored[name] for name in _SHAPING if name in stored}
     limits = {name: number for name, number in stored.get("limits", {}).items() if name in _SHAPING_LIMITS}
+    limits = (_UNLIMITED if limits else {}) | limits
     return msgspec.convert({**known, "limits": limits}, Settings)
 
 

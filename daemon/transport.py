@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import select
 import struct
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from ..producers.key import Curve
 from .clients import Client, Clients, Entry
 from .door import FAILED, Door
 from .endpoint import Endpoint, parse, reachable
+from .ledger import PASSING
 from .settings import Limits, Settings
 from .wire import Inbox, Origin
 from .zap import Doorkeeper
@@ -291,6 +293,15 @@ class Transport:
             self._poller.register(socket, zmq.POLLIN)
         self.doorkeeper_restarts = 0
         self._seat()
+        #: Connections there may be.
+        self.connections_max = settings.limits.connections
+        # One descriptor for all doors, because each socket in the poller costs every wait a little.
+        self._bell = select.epoll()
+        for door in self.doors:
+            door.look()  # until then it does not ring
+            self._bell.register(int(door.events.get(zmq.FD)), select.EPOLLIN)
+        self._bell_at = self._bell.fileno()
+        self.watch(self._bell_at)
 
     @property
     def bound(self) -> list[str]:
@@ -304,8 +315,12 @@ class Transport:
 
     def wait(self, timeout_s: float) -> list[Any]:
         """What can be read now: sockets, and descriptors under watch. Returns at the latest after `timeout_s`
-        seconds."""
-        return [ready for ready, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000)))]
+        seconds, and may return nothing: after somebody came or went, which is seen to at once."""
+        ready = [ready for ready, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000)))]
+        if self._bell_at in ready:
+            ready.remove(self._bell_at)
+            self._look_at_doors()
+        return ready
 
     def receive(self, inbox: Inbox, marks: list[tuple[float, int]], ready: Container[Any] | None = None) -> None:
         """Fills the batch from the sockets that are ready (None: from all); each call another one is first, so that a
@@ -350,12 +365,20 @@ class Transport:
 
     def look(self) -> None:
         """Takes in who came and went, and replaces a doorkeeper that was sent away. For once a second."""
-        for door in self.doors:
-            door.look()
+        self._look_at_doors()
         if self.doorkeeper is not None and self.doorkeeper.socket is None:
             self.doorkeeper.open()
             self._seat()
             self.doorkeeper_restarts += 1
+
+    def _look_at_doors(self) -> None:
+        for door in self.doors:
+            door.look(self.connections_max - self.connections)
+
+    @property
+    def connections(self) -> int:
+        """How many there are now, of producers, subscribers and the daemon's own processes."""
+        return sum(len(door.open) for door in self.doors)
 
     def _seat(self) -> None:
         if self.doorkeeper is not None and self.doorkeeper.socket is not None:
@@ -377,7 +400,8 @@ class Transport:
         for door in self.doors:
             failed.update(door.failed)
         told: dict[str, float] = {f"handshakes_{why}": failed[why] for why in FAILED.values()}
-        told["connections"] = sum(len(door.open) for door in self.doors)
+        told["connections"] = self.connections
+        told["crowded"] = sum(door.crowded for door in self.doors)
         told["takeovers"] = sum(ingest.takeovers for ingest in self.ingest)
         if self.doorkeeper is not None:
             told["doorkeeper_away"] = float(self.doorkeeper.socket is None)
@@ -392,6 +416,7 @@ class Transport:
         self.board.close()
         if self.doorkeeper is not None:
             self.doorkeeper.close()
+        self._bell.close()
         self.context.term()
 
 
@@ -481,7 +506,10 @@ def _attach(socket: zmq.SyncSocket, endpoint: Endpoint) -> str:
 
 
 def _name(identity: bytes) -> str:
-    """What a producer is called that does not say: its socket's identity, in hexadecimal where it is not text."""
+    """What a producer is called that does not say: its socket's identity, in hexadecimal where it is not text. One that
+    ZeroMQ made up is good for a connection, and marked."""
+    if identity[:1] == b"\0":
+        return PASSING + identity[1:].hex()
     try:
         text = identity.decode()
     except UnicodeDecodeError:

@@ -26,9 +26,10 @@ import uvicorn
 from ..producers import key
 from ..producers.key import BadKey, private
 from .child import Parent
+from .descriptors import spare
 from .endpoint import host_port
 from .errors import CannotStart, Failure, Misuse
-from .gate import HEAD_S, Gate
+from .gate import CONNECTIONS_MAX, HEAD_S, Gate
 from .guard import read_token
 from .metrics import Surroundings
 from .routes import STREAM, Routes
@@ -90,6 +91,7 @@ class Web:
             )
         )
         prepare(self.server.config)
+        self.gate.connections_max = spare(CONNECTIONS_MAX)
 
     async def run(self) -> None:
         """Serve until told to end."""

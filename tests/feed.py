@@ -32,7 +32,7 @@ def model(seed: int = 0, units: int = 12) -> Checkpoint:
 
 
 def settings(**changes: Any) -> Settings:
-    limits = Limits(series=changes.pop("series_max", 12), bridge_steps=3)
+    limits = Limits(series=changes.pop("series_max", 12), series_per_producer=7, bridge_steps=3)
     return Settings(limits=limits, **changes)
 
 

@@ -152,6 +152,35 @@ def test_a_repeated_seq_is_acknowledged_again_and_changes_nothing() -> None:
     assert core.admission.refused["duplicate"] == 3
 
 
+def test_fault_18_one_producer_brings_so_many_series_and_leaves_room_for_the_others() -> None:
+    """What it brought before goes on; those without a name are one producer."""
+    core = pipeline(limits=Limits(series_per_producer=2, series=6))
+    for producer, taken in (("plc", 2), ("lab", 2), ("", 2)):
+        names = [f"{producer}-{n}" for n in range(4)]
+        effects = core.step(batch(names, [1.0] * 4, producer=producer), NOW)
+        assert effects.taken.tolist() == [True] * taken + [False] * (4 - taken)
+    assert core.admission.refused == {"too_many_series": 6}
+    assert core.step(batch(["plc-0", "plc-9", "plc-1"], [1.0] * 3, producer="plc"), NOW).taken.tolist() == [1, 0, 1]
+    mixed = Batch(["plc-7", "new"], np.ones(2), np.full(2, np.nan), [Parcel(0, 1, producer="plc"), Parcel(1, 2)])
+    assert core.step(mixed, NOW).taken.tolist() == [False, False], "six in all"
+
+
+def test_a_producer_that_there_is_no_room_for_is_told_and_not_acknowledged() -> None:
+    """Also when what it says cannot be read; the known ones go on."""
+    core = pipeline(limits=Limits(producers=1))
+    core.step(batch(["a"], [1.0], peer=b"p", lossless=True, producer="plc", seq=1), NOW)
+    effects = core.step(batch(["a"] * 2, [1.0] * 2, peer=b"q", lossless=True, producer="new", seq=1), NOW)
+    assert effects.replies == [Reply(b"q", refused="too_many_producers", seq=seq) for seq in (1, 2)]
+    assert effects.taken.tolist() == [False, False]
+    alone = core.step(batch(["a"], [1.0], peer=b"q", lossless=True, producer="new", seq=1), NOW)
+    assert (alone.replies, alone.taken.tolist()) == ([Reply(b"q", refused="too_many_producers", seq=1)], [False])
+    unread = Batch([], np.empty(0), np.empty(0), [Parcel(0, 0, b"q", True, "new", 0, 3, "malformed", 1)])
+    assert core.step(unread, NOW).replies == [Reply(b"q", refused="too_many_producers", seq=3)]
+    assert core.admission.refused == {"too_many_producers": 3}
+    effects = core.step(batch(["a"], [2.0], peer=b"p", lossless=True, producer="plc", seq=2), NOW)
+    assert effects.replies == [Reply(b"p", ack=2)]
+
+
 def test_a_message_that_could_not_be_read_is_told_and_does_not_hold_up_the_next() -> None:
     core = pipeline()
     unread = Batch(

@@ -12,6 +12,7 @@ from forecastd.daemon import snapshot
 from forecastd.daemon.batch import Batch, Parcel
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.record import Damaged, Foreign
+from forecastd.daemon.settings import Limits, Settings
 from forecastd.daemon.snapshot import capture, decode, encode, restore
 from forecastd.tests.feed import live, model, settings, state, steps
 
@@ -55,7 +56,7 @@ def test_a_snapshot_does_not_change_when_the_pipeline_goes_on() -> None:
 
 
 def test_the_pieces_are_small_so_that_a_disk_is_not_held_up() -> None:
-    core = Pipeline(settings(series_max=2000), model().weights)
+    core = Pipeline(Settings(limits=Limits(series=2000)), model().weights)
     names = [f"s{k}" for k in range(2000)]
     core.step(Batch(names, np.zeros(2000), np.full(2000, np.nan), [Parcel(0, 2000)]), 1.0)
     assert max(map(len, encode(capture(core, 1)))) <= snapshot.PIECE

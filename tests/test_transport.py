@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import zmq
 
 from forecastd.daemon.batch import Batch
 from forecastd.daemon.errors import Misuse
+from forecastd.daemon.ledger import PASSING
 from forecastd.daemon.settings import Limits, Settings
 from forecastd.daemon.transport import EndpointError, Subscriber, Transport
 from forecastd.daemon.wire import Inbox
@@ -280,6 +281,45 @@ def test_a_thousand_strangers_at_once_are_counted_and_do_not_stop_the_sockets(ha
     counted = [0]
     until(lambda: counted.append(counted[-1] + harness.transport.strangers()) or counted[-1] >= 1000)
     assert counted[-1] == 1000
+
+
+def test_nobody_more_is_let_in_than_there_is_room_for_and_those_inside_go_on(harness: Harness) -> None:
+    """Who comes later is shown out at once, and let in when somebody has left."""
+    transport = harness.transport
+    transport.connections_max = 20
+    inside = [harness.peer(zmq.DEALER, "ingest router") for _ in range(20)]
+
+    def look(probe: Callable[[], object]) -> None:
+        until(lambda: (transport.wait(0.01), probe())[1])
+
+    look(lambda: transport.connections == 20)
+    host, _, port = harness.address["ingest router"].rpartition("//")[2].partition(":")
+    for n in range(1, 31):
+        with socket.create_connection((host, int(port)), timeout=10) as outside:
+            look(lambda n=n: transport.told()["crowded"] == n)
+            outside.settimeout(10)
+            while outside.recv(64):
+                pass
+    for n, peer in enumerate(inside):
+        peer.send_multipart([b"%d" % n, b"1"])
+    assert len(harness.batch(20)) == 20
+    late = harness.peer(zmq.DEALER, "ingest router")
+    late.send_multipart([b"late", b"1"])
+    look(lambda: transport.told()["crowded"] > 30)
+    inside[0].close(0)
+    look(lambda: (harness.receive(), harness.inbox.size)[1])
+    assert harness.inbox.take().series == ["late"]
+    assert transport.strangers() == 0
+    assert transport.connections == 20
+
+
+@pytest.mark.parametrize("identity", [b"\0abcd", b"\0"])
+def test_a_name_that_zeromq_made_up_is_marked_as_good_for_a_connection(identity: bytes) -> None:
+    """So that the ledger may forget it. One that a producer gave its socket is a name."""
+    from forecastd.daemon.transport import _name
+
+    assert _name(identity).startswith(PASSING)
+    assert [_name(name) for name in (b"plc", b"\xff\0", b"")] == ["plc", "ff00", ""]
 
 
 # ---- out
