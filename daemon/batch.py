@@ -6,7 +6,7 @@ socket."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -173,8 +173,7 @@ class Alone(Forecasts):
         return np.array([getattr(self.one, name)])
 
 
-@dataclass(slots=True)
-class Effects:
+class Effects(msgspec.Struct):
     """What a step asks the engine to do: publish these forecasts, send these replies, tell these events.
 
     `taken`, shape (n,), says which samples of the batch were applied: a lone one if nothing else is said. `recorded`
@@ -183,14 +182,14 @@ class Effects:
     model; the engine puts them in, so that the journal keeps them with it. `lessons` is what the rounds have taught,
     for whoever learns or judges by it; empty where the pipeline does not learn."""
 
-    taken: NDArray[np.bool_] = field(default_factory=lambda: _LONE)
-    forecasts: list[Forecasts] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    recorded: list[Floats] = field(default_factory=list)
-    copies: dict[int, Weights | None] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
-    lessons: list[Lesson] = field(default_factory=list)
+    taken: NDArray[np.bool_] = msgspec.field(default_factory=lambda: _LONE)
+    forecasts: list[Forecasts] = []
+    replies: list[Reply] = []
+    events: list[dict[str, Any]] = []
+    recorded: list[Floats] = []
+    copies: dict[int, Weights | None] = {}
+    changes: list[Change] = []
+    lessons: list[Lesson] = []
 
     def __iter__(self) -> Iterator[Forecasts]:
         return iter(self.forecasts)

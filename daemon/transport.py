@@ -131,11 +131,7 @@ class Ingest:
 
     def _plain(self, frame: zmq.Frame, inbox: Inbox) -> None:
         origin = self._origin if self._clients is None else self._owner(frame)
-        frames: Sequence[bytes] | None
-        if frame.more:
-            frames = self._rest([frame])
-        else:
-            frames = (frame.bytes,) if len(frame) <= self.limits.frame_bytes else None
+        frames = self._rest(frame)
         if frames is None:
             inbox.refuse("oversize")
         elif origin is None:
@@ -144,7 +140,7 @@ class Ingest:
             inbox.add(frames, origin)
 
     def _routed(self, identity: zmq.Frame, inbox: Inbox) -> None:
-        frames = self._rest([]) if identity.more else []
+        frames = self._rest() if identity.more else []
         if frames is None:
             return inbox.refuse("oversize")
         # A REQ socket puts an empty frame before what it says, and wants it back.
@@ -169,20 +165,19 @@ class Ingest:
         client = self._client(frame)
         return self._origin_of(client.key.encode(), False, client) if client else None
 
-    def _rest(self, first: list[zmq.Frame]) -> list[bytes] | None:
+    def _rest(self, first: zmq.Frame | None = None) -> list[bytes] | None:
         """The frames of the message up to its end; None when they are too many or too large. All are taken off the
         socket."""
-        frames, whole, more = first, True, True
-        while more:
+        frames: list[bytes] = []
+        limits, whole = self.limits, True
+        frame = self.socket.recv(_NOW, False) if first is None else first
+        while True:
+            whole = whole and len(frames) < limits.frames and len(frame) <= limits.frame_bytes
+            if whole:
+                frames.append(frame.bytes)
+            if not frame.more:
+                return frames if whole else None
             frame = self.socket.recv(_NOW, False)
-            more = frame.more
-            if len(frames) < self.limits.frames and whole:
-                frames.append(frame)
-            else:
-                whole = False
-        if not whole or any(len(frame) > self.limits.frame_bytes for frame in frames):
-            return None
-        return [frame.bytes for frame in frames]
 
     def _origin_of(self, identity: bytes, delimited: bool, client: Client | None) -> Origin:
         origin = self._origins.get((identity, delimited))

@@ -147,7 +147,7 @@ class Forecaster:
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
             error, widths, made = map(np.asarray, settled)
-            score.update(state, error, widths, made, self.miss_rates)
+            score.update(state, error, self._in_order(widths), made, self.miss_rates)
             self.scores.put(rows, state)
         self._unscored.clear()
 
@@ -237,7 +237,7 @@ class Forecaster:
         single.cover(row, abs(error[0]), widths, self._miss_rates)
         single.learn(row, error, made)
         rows = slice(number, number + 1)
-        self._unscored.append((rows, [[error[: len(made)]]], [[self._sorted(widths)]], [[made]]))
+        self._unscored.append((rows, [[error[: len(made)]]], [[widths]], [[made]]))
         return p, kind
 
     def _sorted(self, widths: list[float]) -> list[float]:
@@ -257,7 +257,7 @@ class Forecaster:
         conformal.update(state, size, widths, blend_made, self.miss_rates)
         blend.update(state, error, made)
         # copies: `due` and the rest are overwritten by the next forecasts
-        self._unscored.append((rows, error[:, :, : made.shape[2]], self._in_order(widths), made.copy()))
+        self._unscored.append((rows, error[:, :, : made.shape[2]], widths.copy(), made.copy()))
         return verdict
 
     def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array]:

@@ -100,7 +100,7 @@ class Recurrent:
 
     def update_one(self, row: Row, now: Instant) -> None:
         """Push the newest channels into the window, but later: windows that are open need only those."""
-        row.inputs = self._inputs(np.array([now.x], np.float32), now.channels)
+        row.inputs = np.array([now.x], np.float32) if self.raw else self._picked(now.channels)
         row.late.append(partial(_push, row.window, row.inputs))
         shared, own = row.rnn_due
         if isnan(own):
@@ -165,7 +165,10 @@ class Recurrent:
 
     def _inputs(self, x: Array, channels: Array) -> Array:
         if self.raw:
-            return x[:, None] if channels.ndim > 1 else x
+            return x[:, None]
+        return self._picked(channels)
+
+    def _picked(self, channels: Array) -> Array:
         return channels if self.picked is None else channels[..., self.picked]
 
     def _output(self, f: Array, x: Array, state: Mapping[str, Array]) -> Array:

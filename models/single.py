@@ -47,12 +47,11 @@ def observe(row: Row, x: float) -> Instant:
         step = scaling.CENTRE_STEP * max(scaling.CENTRE_RATE, 1.0 / count) * sd
         row.centre = centre = centre + (step if tame > centre else -step)
     residual, margin = x - row.ar, 0.2 * (high - low)
+    lowest, highest = low - margin, high + margin
     row.lattice.update(tame - centre)
     row.late.append(row.lattice.finish)
-    prediction = row.lattice.prediction
-    row.ar2, row.ar10, row.ar = (
-        min(max(centre - prediction.item(order - 1), low - margin), high + margin) for _, order in ORDERS
-    )
+    prediction = row.lattice.prediction.tolist()
+    row.ar2, row.ar10, row.ar = [min(max(centre - prediction[order - 1], lowest), highest) for _, order in ORDERS]
     level = min(max((x - m) / (sd or 1.0), -LEVEL_CLIP), LEVEL_CLIP)
     channels = [asinh(difference / s), level, asinh((row.ar - x) / s), asinh(residual / s)]
     return Instant(x, s, np.array(channels, np.float32))
