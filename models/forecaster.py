@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from . import alert, anomaly, blend, channels, conformal, lattice, scaling, score, single
+from . import alert, anomaly, blend, channels, conformal, scaling, score, single
 from .expert import Expert, Recorded
 from .lessons import Lesson
 from .seasonal import Seasonal
@@ -192,8 +192,6 @@ class Forecaster:
             return None
         self._lent = row
         p, kind = self._settle_one(row, number, x)
-        if not hasattr(row, "lattice"):
-            row.lattice = lattice.Late(row)
         now = single.observe(row, x)
         row.fresh += 1
         self._teach_one(row, now)

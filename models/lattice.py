@@ -23,11 +23,11 @@ and the forecast of order p for n + 1 is -Σ_{m≤p} κᶠ_m(n) b_{m-1}(n).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .table import Array, Column, Row
+from .table import Array, Column
 
 ORDER = 32
 FORGETTING = 0.999
@@ -74,49 +74,23 @@ def update(state: Mapping[str, Array], y: Array) -> None:
     np.cumsum(kf * b, axis=1, out=prediction)
 
 
-class Late:
-    """`update` for one row in two parts: what the next forecast needs, and the rest.
+def expand(state: Mapping[str, Array], orders: Sequence[int]) -> tuple[float, list[list[float]]]:
+    """What `update` will make of one row, before its sample is there: the forecast of it, ŷ, and q₀, q₁, q₂ of each of
+    `orders`, whose next forecast is q₀ + q₁ e + q₂ e² for the sample ŷ + e.
 
-    `row` has the arrays of `COLUMNS`. Errors have a place more than there are stages, so that those of stages 0…p-1
-    and 1…p are two views of the same numbers, and nothing has to be moved along."""
-
-    def __init__(self, row: Row) -> None:
-        self._kf, self._kb, self._b, self._inverse_gamma = row.kf, row.kb, row.b, row.inverse_gamma
-        self._f_energy, self._b_energy, self.prediction = row.f_energy, row.b_energy, row.prediction
-        f, b = np.empty(ORDER + 1), np.empty(ORDER + 1)
-        self._f_before, self._f_now, self._b_now, self._b_next = f[:-1], f[1:], b[:-1], b[1:]
-        self._scratch = np.empty(ORDER)
-        # γ b / B: all that κᶠ will need but the errors of the sample to come
-        self._gain = row.b / row.inverse_gamma / row.b_energy
-
-    def update(self, y: float) -> None:
-        """Take in a sample as far as its forecasts, `prediction`, depend on it."""
-        kf, scratch = self._kf, self._scratch
-        self._f_before[0] = self._b_now[0] = y
-        np.add(self.prediction, y, out=self._f_now)
-        np.multiply(self._gain, self._f_now, out=scratch)
-        np.subtract(kf, scratch, out=kf)
-        np.multiply(self._kb, self._f_before, out=scratch)
-        np.add(self._b, scratch, out=self._b_next)
-        np.multiply(kf, self._b_now, out=scratch)
-        np.add.accumulate(scratch, out=self.prediction)
-
-    def finish(self) -> None:
-        """The rest of `update`, before the next one."""
-        f, b, inverse_gamma = self._f_before, self._b_now, self._inverse_gamma
-        f_energy, b_energy = self._f_energy, self._b_energy
-        gamma_f = f / inverse_gamma
-        f_energy *= FORGETTING
-        f_energy += gamma_f * f
-        self._kb -= gamma_f * self._b_next / f_energy
-        b_energy *= FORGETTING
-        square = b * b
-        np.add.accumulate((square / b_energy)[:-1], out=inverse_gamma[1:])
-        inverse_gamma[1:] += 1.0
-        b_energy += square / inverse_gamma
-        np.divide(b, inverse_gamma, out=self._gain)
-        self._gain /= b_energy
-        self._b[:] = b
+    For all that the forecasts need is linear in the sample: κᶠ(n) = u - g e and b(n) = v + w e. Around ŷ, not around
+    0, because where a series is known exactly the gains g grow without bound as e shrinks."""
+    kf, kb, b, prediction = (state[k][0] for k in ("kf", "kb", "b", "prediction"))
+    gain = b / state["inverse_gamma"][0] / state["b_energy"][0]
+    expected = -prediction.item(-1)
+    f = np.full(ORDER + 1, expected)  # f_0 … f_p for e = 0
+    f[1:] += prediction
+    v, w = np.empty(ORDER), np.empty(ORDER)
+    v[0], w[0] = expected, 1.0
+    v[1:], w[1:] = (b + kb * f[:-1])[:-1], kb[:-1]
+    u = kf - gain * f[1:]
+    terms = np.stack([-u * v, gain * v - u * w, gain * w], axis=1)
+    return expected, np.add.accumulate(terms)[[order - 1 for order in orders]].tolist()
 
 
 def ahead(state: Mapping[str, Array], order: int, steps: int) -> Array:

@@ -8,12 +8,13 @@ number at a time."""
 
 from __future__ import annotations
 
+from functools import partial
 from math import asinh, exp, inf, sqrt
 from operator import mul
 
 import numpy as np
 
-from . import blend, conformal, scaling
+from . import blend, conformal, lattice, scaling
 from .channels import LEVEL_CLIP, ORDERS, Instant
 from .table import Row
 
@@ -21,6 +22,7 @@ _HUBER = 2.0 * blend.HUBER
 _LEVEL_ONE = tuple(
     (place, float(d[0]), float(c[0])) for place, (d, c) in enumerate(zip(blend.DISCOUNTS, blend.CLIPS, strict=True))
 )
+_ORDERS = [order for _, order in ORDERS]
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
 
 
@@ -48,13 +50,22 @@ def observe(row: Row, x: float) -> Instant:
         row.centre = centre = centre + (step if tame > centre else -step)
     residual, margin = x - row.ar, 0.2 * (high - low)
     lowest, highest = low - margin, high + margin
-    row.lattice.update(tame - centre)
-    row.late.append(row.lattice.finish)
-    prediction = row.lattice.prediction.tolist()
-    row.ar2, row.ar10, row.ar = [min(max(centre - prediction[order - 1], lowest), highest) for _, order in ORDERS]
+    expected, terms = row.expansion if hasattr(row, "expansion") else _expand(row)
+    e = tame - centre - expected
+    row.ar2, row.ar10, row.ar = [min(max(centre + q0 + (q1 + q2 * e) * e, lowest), highest) for q0, q1, q2 in terms]
+    row.late.append(partial(_update_lattice, row, tame - centre))
     level = min(max((x - m) / (sd or 1.0), -LEVEL_CLIP), LEVEL_CLIP)
     channels = [asinh(difference / s), level, asinh((row.ar - x) / s), asinh(residual / s)]
     return Instant(x, s, np.array(channels, np.float32))
+
+
+def _update_lattice(row: Row, y: float) -> None:
+    lattice.update(row.views, np.array([y]))
+    row.expansion = _expand(row)
+
+
+def _expand(row: Row) -> tuple[float, list[list[float]]]:
+    return lattice.expand(row.views, _ORDERS)
 
 
 def aggregate(row: Row, experts: list[float], awake: list[float]) -> tuple[float, list[float], list[float]]:
