@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..models import weights
 from ..models.weights import Weights, restored, structure
+from .pipeline import Pipeline
 from .record import Damaged
 
 
@@ -70,3 +71,22 @@ def decode(body: bytes) -> Weights:
         return unpacked(raw, form)
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a copy cannot be read: {error}") from None
+
+
+def restore(pipeline: Pipeline, bodies: Mapping[int, bytes]) -> list[int]:
+    """Give series the copies they had, by row; the rows of those that cannot be had: damaged, of a model of another
+    structure, or of no series that is known."""
+    expert = pipeline.recurrent
+    form = structure(bare(expert.weights)) if expert else None
+    lost = []
+    for row, body in bodies.items():
+        try:
+            model = decode(body)
+        except Damaged:
+            lost.append(row)
+            continue
+        if structure(model) == form and row < len(pipeline.names):
+            pipeline.adopt(row, model)
+        else:
+            lost.append(row)
+    return lost

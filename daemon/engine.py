@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ from .disk import Failed
 from .door import FAILED
 from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
+from .learning import Learning
 from .portion import Portions
 from .settings import Limits, Settings
 from .standings import standings
@@ -54,7 +56,9 @@ COMPLAIN_S = 10.0
 class Engine:
     """The loop around the pipeline. Signal handlers only record; the loop acts."""
 
-    def __init__(self, settings: Settings, transport: Transport, keeper: Kept, parent: Parent) -> None:
+    def __init__(
+        self, settings: Settings, transport: Transport, keeper: Kept, parent: Parent, folder: str = ""
+    ) -> None:
         self.transport = transport
         self.keeper = keeper
         self.pipeline = keeper.pipeline
@@ -75,6 +79,7 @@ class Engine:
         self._taken = 0
         self._tick_at = self._complain_at = 0.0
         self._complained = dict.fromkeys(FAILED.values(), 0)
+        self.learning = Learning.of(self.pipeline, parent, folder, transport.watch)
         self._wakeup = _signals(self._stop)
         self._written = keeper.fileno()
         for descriptor in (self._wakeup, parent.fileno(), self._written):
@@ -93,6 +98,8 @@ class Engine:
         self.drain()
         if self.control is not None:
             self.control.close()
+        if self.learning:
+            self.learning.close()
         self.transport.close()
 
     def take_orders(self, folder: str) -> None:
@@ -114,12 +121,16 @@ class Engine:
             os.read(self._wakeup, 4096)
         if self._written in ready:
             self.answer(self.keeper.durable())
+        if self.learning and self.learning.socket in ready:
+            self.learning.hear()
         if self.control is not None and self.control.socket in ready:
             while (asked := self.control.receive()) is not None:
                 self.obey(*asked)
         if self.parent.fileno() in ready:
             for line in self.parent.lines():
                 self.reload(line)
+                if self.learning:
+                    self.learning.told(line)
             self.stopping = self.stopping or self.parent.gone
 
     def reload(self, line: dict[str, Any]) -> None:
@@ -139,20 +150,27 @@ class Engine:
             self.answer(self.inbox.told)
             self.portions.put(self.inbox.take())
         batch = self.portions.take()
-        self.pipeline.learning = self.succession is not None and self.succession.watching
+        watching = self.succession is not None and self.succession.watching
+        self.pipeline.learning = watching or self.learning is not None
         try:
+            if self.learning:
+                self.learning.swap()
             now, began = time.time(), time.perf_counter()
             effects = self.pipeline.step(batch, now)
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published)
             self.portions.pace(len(effects.forecasts), spent_s)
+            if self.learning:
+                self.learning.note(effects)
             # What is to be said may promise that nothing is lost: the keeper says when.
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
             self.pipeline.finish()
             if self.succession is not None:
                 self.succession.take(effects.lessons)
+            if self.learning:
+                self.learning.take(effects)
         except Exception:
             # A batch that the pipeline cannot digest must not take the other series' forecasts with it.
             log.exception("a batch of %d samples failed and is lost", len(batch))
@@ -177,13 +195,19 @@ class Engine:
         assert self.control is not None
         if self.succession is None:
             return self.control.send(peer, Told(error="no model serves: the expert 'rnn' is off"))
-        if order.do == "finetune":
-            return self.control.send(peer, Told(error="this daemon does not learn"))
         try:
+            if order.do == "finetune":
+                return self.control.send(peer, Told(self.teach(order.series)))
             done = self.succession.obey(order, body, time.time(), self.keeper.step + 1)
         except ValueError as error:
             return self.control.send(peer, Told(error=" ".join(str(error).split())))
         return self.decide([self.control.later(peer, Told(done.said, number=done.number))])
+
+    def teach(self, series: Sequence[str]) -> str:
+        """Have the copies of these series (all of them if empty) tuned; what to say of it. ValueError, in one line."""
+        if self.learning is None:
+            raise ValueError("this daemon does not learn: `finetune` is off, or its model cannot be tuned")
+        return self.learning.order(series)
 
     def decide(self, replies: list[Reply]) -> None:
         """Put what was decided about the models into a step of its own, between the samples before and those after."""
@@ -230,6 +254,8 @@ class Engine:
             return
         self._tick_at = now + TICK_S
         self.parent.report(beat=now)
+        if self.learning:
+            self.learning.tick()
         for _ in range(self.transport.strangers()):
             self.inbox.refuse("malformed")
         self.complain(now)
@@ -256,6 +282,8 @@ class Engine:
             board.counters["model_promotions"] = self.succession.promotions
             board.counters["model_rollbacks"] = self.succession.rollbacks
         board.counters.update(self.keeper.told() | self.transport.told())
+        if self.learning:
+            self.learning.show(board)
         self.transport.board.send(b"scoreboard", scoreboard.encode(board))
 
     def drain(self) -> None:
@@ -321,7 +349,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         parent.report(failed=" ".join(f"model {settings.model!r}: {error}".split()), status=2)
         return 2
-    engine = Engine(settings, transport, keeper, parent)
+    engine = Engine(settings, transport, keeper, parent, hello.get("folder", ""))
     if not settings.ephemeral:
         engine.take_orders(settings.state)
     transport.connections_max = spare(settings.limits.connections)

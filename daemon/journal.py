@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..models.weights import Weights
@@ -99,7 +100,8 @@ class Journal:
     The loop calls `append`, `lose`, `durable`, `due`, `keep`; threads call `commit` and `write`, one each. `names`
     and `rows` are the pipeline's tables of names, `named` how many of them the disk has, `step` the number of steps
     the pipeline has taken, `kept` the steps of the two newest snapshots, older first, `spent_s` the seconds it took to
-    replay what comes after. With `durable` false, what is appended is acknowledged at once and written all the same.
+    replay what comes after, `owed` the copies of series that the disk lacks or is to forget. With `durable` false, what
+    is appended is acknowledged at once and written all the same.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Journal:
         bytes_max: int = 1 << 30,
         age_s: float = 7 * 86400.0,
         clock: Callable[[], float] = time.monotonic,
+        owed: Mapping[int, Weights | None] = MappingProxyType({}),
     ) -> None:
         self.disk = disk
         self.step = step
@@ -138,7 +141,7 @@ class Journal:
         self._sayable: list[Reply] = []
         self._held: dict[tuple[bytes, int], Reply] = {}
         # Copies of steps that were let go of, and those steps: the next commit has them, for no snapshot does.
-        self._owed: dict[int, tuple[int, Weights | None]] = {}
+        self._owed: dict[int, tuple[int, Weights | None]] = {row: (step, model) for row, model in owed.items()}
         # Changes of the model in steps that were let go of: the next commit has them, for no snapshot does.
         self._due: list[tuple[int, Change]] = []
         # The last step that was let go of, where no snapshot has made good for it.

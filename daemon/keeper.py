@@ -9,12 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 from ..models import checkpoint
 from ..models.checkpoint import Checkpoint, CheckpointError
 from ..models.weights import Weights, digest
-from . import snapshot
+from . import copied, snapshot
 from .batch import Batch, Effects, Reply
 from .champion import Champions
 from .database import Life
@@ -88,6 +89,7 @@ class Keeper:
         clock: Callable[[], float],
         spent_s: float,
         champions: Champions | None = None,
+        owed: Mapping[int, Weights | None] = MappingProxyType({}),
     ) -> None:
         self.pipeline = found.pipeline
         self.champions = champions
@@ -106,6 +108,7 @@ class Keeper:
             age_s=settings.limits.journal_s,
             spent_s=spent_s,
             clock=clock,
+            owed=owed,
         )
         self._journal.figures.damaged = len(found.reports)
         self._journal.fileno()
@@ -145,7 +148,9 @@ class Keeper:
         if model and champions:
             model = checkpoint.seal(replace(champions.model, weights=champions.weights))
         weights = model.weights if model else None
+        copies, spoilt = _copies(store)
         found = recovered(store, settings, weights)
+        owed = _restored(found.pipeline, store, copies, spoilt)
         # A daemon that is killed again and again must not have more to replay each time.
         spent_s = clock() - began
         if found.step:
@@ -158,7 +163,7 @@ class Keeper:
         if champions:
             found.pipeline.version = champions.number
         number = store.enter(life, now, file, changes)
-        return cls(store, found, number, settings, writer, clock, spent_s, champions)
+        return cls(store, found, number, settings, writer, clock, spent_s, champions, owed)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         """Take in a step that took the pipeline `spent_s` seconds; returns what of `replies` may be said at once."""
@@ -241,6 +246,28 @@ def models_of(store: Store) -> dict[str, Weights | None]:
     except (Damaged, CheckpointError):
         pass
     return weights
+
+
+def _copies(store: Store) -> tuple[dict[int, bytes], list[int]]:
+    """The copies of series by row, and the rows of those that are not as they were written."""
+    try:
+        return store.copies()
+    except Damaged:
+        return {}, []
+
+
+def _restored(
+    pipeline: Pipeline, store: Store, copies: dict[int, bytes], spoilt: list[int]
+) -> dict[int, Weights | None]:
+    """Gives the series their copies; what the disk is still to be told of them."""
+    lost = spoilt + copied.restore(pipeline, copies)
+    if lost:
+        log.warning("%d copies are damaged or of another model: dropped", len(lost))
+    owed: dict[int, Weights | None] = dict.fromkeys(lost)
+    # a journal that was set aside took them with it
+    if pipeline.recurrent and not _copies(store)[0]:
+        owed |= pipeline.recurrent.copies.weights
+    return owed
 
 
 def recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:

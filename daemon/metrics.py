@@ -112,6 +112,13 @@ TOTALS = (
     Total(
         "model_rollbacks", "model_rollbacks", "Champions since the start that turned out worse and were rolled back."
     ),
+    Total("copies", "copies", "Series that have a copy of the model of their own.", gauge=True),
+    Total(
+        "lessons_dropped",
+        "lessons_dropped",
+        "Samples since the start that the trainer was not taught because it was too slow.",
+    ),
+    Total("trainer_cpu_seconds", "trainer_cpu_seconds", "Processor time used to learn since the engine's start."),
     Total("series", "series", "Series known to the daemon, shown here or not.", gauge=True),
     Total("connections", "connections", "Connections of producers and subscribers.", gauge=True),
     Total("connections_refused", "crowded", "Connections ended at once, because there were as many as there may be."),
@@ -185,7 +192,9 @@ def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
         refused.add_metric([reason], board.refused.get(reason, 0))
     yield refused
     yield from _handshakes(board)
-    yield _durations(board)
+    text = "The time from receiving a sample to publishing its forecast."
+    yield _durations("forecast_duration_seconds", text, board, board.duration_counts, board.duration_sum)
+    yield from _finetunes(board)
     versions = GaugeMetricFamily(
         PREFIX + "model_version", "The version of a shared model in service.", labels=["model"]
     )
@@ -208,12 +217,23 @@ def _handshakes(board: Scoreboard) -> Iterator[Metric]:
         yield failed
 
 
-def _durations(board: Scoreboard) -> Metric:
+def _finetunes(board: Scoreboard) -> Iterator[Metric]:
+    """Of a daemon that learns."""
+    if board.finetune_counts:
+        text = "Fine-tunes of a series' copy since the start, by what came of them."
+        finetunes = CounterMetricFamily(PREFIX + "finetunes", text, labels=["outcome"])
+        for outcome, count in sorted(board.finetunes.items()):
+            finetunes.add_metric([outcome], count)
+        yield finetunes
+        text = "The time that the trainer worked on some fine-tunes together."
+        yield _durations("finetune_duration_seconds", text, board, board.finetune_counts, board.finetune_sum)
+
+
+def _durations(name: str, text: str, board: Scoreboard, counts: Sequence[int], total_s: float) -> Metric:
     bounds = [*(as_text(bound) for bound in board.duration_bounds), "+Inf"]
-    cumulated = np.cumsum(board.duration_counts).tolist() or [0]
-    text = "The time from receiving a sample to publishing its forecast."
-    metric = HistogramMetricFamily(PREFIX + "forecast_duration_seconds", text)
-    metric.add_metric([], list(zip(bounds, cumulated, strict=True)), board.duration_sum)
+    cumulated = np.cumsum(counts).tolist() or [0]
+    metric = HistogramMetricFamily(PREFIX + name, text)
+    metric.add_metric([], list(zip(bounds, cumulated, strict=True)), total_s)
     return metric
 
 

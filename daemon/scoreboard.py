@@ -41,6 +41,10 @@ class Scoreboard(msgspec.Struct):
     columns: dict[str, NDArray[np.float64]]
     #: the newest versions of the shared model and the champions among them, as `lineage.Lineage.told` has them
     lineage: dict[str, Any] = {}
+    #: fine-tunes by outcome, and how long the trainer worked on each lot of them: counts by the bounds above, their sum
+    finetunes: dict[str, int] = {}
+    finetune_counts: list[int] = []
+    finetune_sum: float = 0.0
 
     @property
     def sources(self) -> list[str]:

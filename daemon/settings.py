@@ -63,12 +63,28 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     every_samples: Annotated[
         int, Meta(ge=8, description="New samples of a series after which its copy is tuned again.")
     ] = 64
+    every_s: Annotated[
+        float, Meta(ge=0, description="Seconds after which it is tuned again with fewer than that; 0 for never.")
+    ] = 0.0
+    cooldown_s: Annotated[
+        float, Meta(ge=0, description="Seconds between two fine-tunes of a copy, whatever asks for the second.")
+    ] = 5.0
     copies: Annotated[
         int, Meta(ge=0, le=100_000, description="Series that may have a copy of the model of their own, 42 KB each.")
     ] = 256
     series: Annotated[
         int, Meta(ge=1, le=100_000, description="Series whose newest 2,200 samples the trainer keeps, 80 KB each.")
     ] = 1024
+    cpu_share: Annotated[
+        float, Meta(gt=0, le=1, description="Share of one processor core that the trainer may use on average.")
+    ] = 0.5
+    budget_s_day: Annotated[
+        float, Meta(gt=0, description="Seconds of processor time that the trainer may use in a day.")
+    ] = 43_200.0
+    timeout_s: Annotated[
+        float,
+        Meta(ge=1, description="Seconds after which a fine-tune is given up; the first includes TensorFlow's start."),
+    ] = 60.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -39,6 +39,12 @@ UNSENT_S = 0.02
 
 #: One core a process: the engine's products are small, and threads that spin for them cost latency.
 _ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_TENSORFLOW = _ONE_CORE | {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    # It tells of its build at length, each time.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 
 
 def _engine_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello:
@@ -51,6 +57,10 @@ def _engine_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello:
         )
         settings = msgspec.structs.replace(settings, ingest=ingest, publish=bound["publish"][0])
     return {"settings": settings, "board": board, "folder": bound.get("folder", [""])[0]}
+
+
+def _trainer_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello | None:
+    return {"settings": settings, "link": bound["link"][0]} if bound.get("link") else None
 
 
 def _web_hello(settings: Settings, bound: dict[str, list[str]]) -> Hello | None:
@@ -67,6 +77,10 @@ def specs(settings: Settings) -> list[Spec]:
     children = [engine]
     if settings.web:
         children.append(Spec("web", _module("web"), _web_hello))
+    if settings.finetune:
+        # Its loop is silent while it works on one job.
+        silent_s = settings.learning.timeout_s
+        children.append(Spec("trainer", _module("trainer"), _trainer_hello, _TENSORFLOW, spare=True, silent_s=silent_s))
     return children
 
 

@@ -73,6 +73,11 @@ class Learner:
         """Keep a round."""
         self.lessons.take(lesson)
 
+    def hold(self, row: int, weights: Weights) -> None:
+        """Go on with a copy that `row` has already, of a learner that is no more."""
+        self.copies[row] = self._models[row] = weights
+        self._tuned[row] = self._given[row] = 0
+
     def hear(self, gains: Mapping[int, float]) -> None:
         """Take in what copies gain live: of each row the share by which what is served loses less than the shared
         model."""

@@ -107,6 +107,8 @@ class Lessons:
         if len(order) <= self.window:
             return Windows(np.empty((0, self.window, len(CHANNELS)), np.float32), np.empty(0, np.float32))
         whole = (fresh[last:-1] >= self.window) & (fresh[last + 1 :] == fresh[last:-1] + 1)
+        # samples may never have come here
+        whole &= fresh[last:-1] - fresh[: -last - 1] == last
         whole &= column["real"][ring, order][last + 1 :]
         cut = np.lib.stride_tricks.sliding_window_view(column["channels"][ring, order[:-1]], self.window, axis=0)
         targets = np.clip((x[last + 1 :] - x[last:-1]) / s[last:-1], -FAR, FAR)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+# TensorFlow costs each daemon seconds of the processor and half a gigabyte: who tests learning asks for it.
+os.environ.setdefault("FORECASTD_RUN_FINETUNE", "false")
+
 
 @pytest.fixture(scope="session")
 def debian() -> Callable[[str], str]:

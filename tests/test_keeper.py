@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from forecastd.daemon.disk import Failed, Full
 from forecastd.daemon.keeper import CannotOpen, Ephemeral, Keeper
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.settings import Settings
-from forecastd.daemon.store import FILE, Store
+from forecastd.daemon.store import FILE, SUSPECT, Store
+from forecastd.models.weights import Weights, digest
 from forecastd.tests.feed import NOW, live, model, settings, state, steps
 
 
@@ -169,3 +171,97 @@ def test_a_change_of_settings_is_taken_over_and_can_be_gone_back_on(tmp_path: Pa
     assert state(keeper.pipeline) == after
     keeper.close()
     assert Keeper.open(chosen(tmp_path), model(), NOW).pipeline.settings.horizon == 1
+
+
+# ---- copies of series
+
+#: What happens before which step: copies of rows, None for one that is taken back.
+CHANGES: dict[int, dict[int, int | None]] = {40: {0: 1, 1: 2, 5: 3}, 60: {1: 4}, 70: {5: None}, 90: {0: 5}}
+
+
+def changed(pipeline: Pipeline, step: int) -> dict[int, Weights | None]:
+    """Do what is to happen before this step."""
+    made = {row: None if seed is None else model(seed).weights for row, seed in CHANGES.get(step, {}).items()}
+    for row, weights in made.items():
+        if weights is None:
+            pipeline.drop(row)
+        else:
+            pipeline.adopt(row, weights)
+    return made
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+@pytest.mark.parametrize("end", [41, 65, 75, 100])
+def test_after_a_kill_the_copies_forecast_as_if_there_had_been_none(tmp_path: Path, end: int, snapshot: bool) -> None:
+    """To the bit, in the state and in all that follows; some of it from a snapshot, some gone through again."""
+    whole = Pipeline(settings(), model().weights)
+    keeper = Keeper.open(chosen(tmp_path), model(), NOW)
+    for number, (batch, now) in enumerate(steps(end), 1):
+        changed(whole, number)
+        whole.step(batch, now)
+        copies = changed(keeper.pipeline, number)
+        effects = keeper.pipeline.step(batch, now)
+        effects.copies = copies
+        keeper.append(batch, now, effects, [], 10.0 if snapshot and number == 50 else 0.0)
+        keeper.turn()
+    keeper.close()
+    again = Keeper.open(chosen(tmp_path), model(), NOW)
+    assert state(again.pipeline) == state(whole)
+    assert whole.recurrent and again.pipeline.recurrent
+    kept = {row: digest(weights) for row, weights in again.pipeline.recurrent.copies.weights.items()}
+    assert kept == {row: digest(weights) for row, weights in whole.recurrent.copies.weights.items()}
+    for batch, now in steps(end + 40, first=end):
+        ours, theirs = again.pipeline.step(batch, now), whole.step(batch, now)
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.mean.tobytes() == other.mean.tobytes()
+            assert one.experts.tobytes() == other.experts.tobytes()
+    again.close()
+
+
+def begun(folder: Path) -> None:
+    """A daemon with copies in rows 0 and 1."""
+    keeper = Keeper.open(chosen(folder), model(), NOW)
+    for number, (batch, now) in enumerate(steps(20)):
+        copies: dict[int, Weights | None] = {0: model(1).weights, 1: model(2).weights} if number == 5 else {}
+        for row, weights in copies.items():
+            assert weights
+            keeper.pipeline.adopt(row, weights)
+        effects = keeper.pipeline.step(batch, now)
+        effects.copies = copies
+        keeper.append(batch, now, effects, [], 0.0)
+    keeper.close()
+
+
+def rows_after(folder: Path, **options: Any) -> tuple[list[int], list[int]]:
+    """The rows with copies in a daemon that starts now, and those on the disk after its first step."""
+    keeper = Keeper.open(chosen(folder), options.get("model", model()), NOW)
+    assert keeper.pipeline.recurrent
+    held = sorted(keeper.pipeline.recurrent.copies.weights)
+    for batch, now in steps(21, first=20):
+        keeper.append(batch, now, keeper.pipeline.step(batch, now), [], 0.0)
+    keeper.close()
+    return held, list(Store.read(folder).copies()[0])
+
+
+def test_copies_of_another_model_are_dropped_and_forgotten(tmp_path: Path) -> None:
+    """One of as many units could serve; one of fewer could not."""
+    begun(tmp_path)
+    assert rows_after(tmp_path, model=model(9)) == ([0, 1], [0, 1])
+    assert rows_after(tmp_path, model=model(units=5)) == ([], [])
+
+
+def test_a_damaged_copy_is_dropped_and_the_others_are_kept(tmp_path: Path) -> None:
+    """Its series is forecast by the shared model again."""
+    begun(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as other:
+        other.execute("UPDATE copies SET body = zeroblob(length(body)) WHERE row = 0")
+    other.close()
+    assert rows_after(tmp_path) == ([1], [1])
+
+
+def test_copies_are_kept_when_the_journal_is_set_aside(tmp_path: Path) -> None:
+    """The new one has them with its first commit."""
+    begun(tmp_path)
+    (tmp_path / SUSPECT).touch()
+    assert rows_after(tmp_path) == ([0, 1], [0, 1])
+    assert (tmp_path / f"{FILE}.1").exists()

@@ -81,3 +81,14 @@ def test_series_beyond_the_capacity_have_no_ring_until_one_falls_silent() -> Non
     kept.take(lesson([40], 0))
     assert sorted(kept.rows.tolist()) == [9, 40]
     assert kept.count(np.array([5, 40])).tolist() == [0, 1]
+
+
+def test_no_window_reaches_over_samples_that_were_lost() -> None:
+    """A trainer may not have been told of some, though the series went on."""
+    kept = Lessons(WINDOW, 2)
+    for number in range(60):
+        if number not in (20, 40, 41, 42):
+            kept.take(lesson([0], number))
+    ends = numbers(kept.windows(0, 1000).inputs)
+    whole = [set(range(first, last)) for first, last in ((0, 20), (21, 40), (43, 60))]
+    assert ends == [end for end in range(59) if any({end - WINDOW + 1, end + 1} <= part for part in whole)]

@@ -58,6 +58,9 @@ PROMISED = {
     "forecastd_series": "",
     "forecastd_series_hidden": "",
     "forecastd_model_version": "model",
+    "forecastd_finetunes_total": "outcome",
+    "forecastd_finetune_duration_seconds_bucket": "le",
+    "forecastd_copies": "",
     "forecastd_model_rollbacks_total": "",
     "forecastd_process_up": "process",
     "forecastd_restarts_total": "process",
@@ -102,6 +105,9 @@ def board(names: list[str], horizon: int = 2, seed: int = 1) -> Scoreboard:
         models=[{"name": "general", "version": 3}],
         events=[],
         columns=columns,
+        finetunes={"tuned": 5, "rejected": 1},
+        finetune_counts=[0, 1, 2, 0],
+        finetune_sum=0.75,
     )
 
 

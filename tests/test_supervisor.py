@@ -487,8 +487,15 @@ def test_a_port_that_is_taken_is_named_with_who_holds_it() -> None:
 
 def test_without_a_web_address_there_is_no_web_process() -> None:
     """`web = ""`."""
-    assert [spec.name for spec in specs(Settings())] == ["engine", "web"]
-    assert [spec.name for spec in specs(Settings(web=""))] == ["engine"]
+    assert [spec.name for spec in specs(Settings())] == ["engine", "web", "trainer"]
+    assert [spec.name for spec in specs(Settings(web=""))] == ["engine", "trainer"]
+
+
+def test_a_daemon_that_is_not_to_learn_has_no_trainer() -> None:
+    """`finetune = false`; otherwise it has the time of one job before it is taken for hanging."""
+    assert [spec.name for spec in specs(Settings(finetune=False))] == ["engine", "web"]
+    trainer = specs(Settings())[-1]
+    assert (trainer.spare, trainer.silent_s) == (True, Settings().learning.timeout_s)
 
 
 def test_a_restarted_engine_gets_the_addresses_of_the_first() -> None:
@@ -497,7 +504,7 @@ def test_a_restarted_engine_gets_the_addresses_of_the_first() -> None:
         ingest=("tcp://127.0.0.1:0", "pull+tcp://127.0.0.1:0", "sub+connect+tcp://127.0.0.1:9"),
         publish="tcp://127.0.0.1:0",
     )
-    engine, web = specs(settings)
+    engine, web, trainer = specs(settings)
     assert engine.hello(settings, {}) == {"settings": settings, "board": "", "folder": ""}
     bound = {
         "ingest": ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "tcp://127.0.0.1:9"],
@@ -517,6 +524,8 @@ def test_a_restarted_engine_gets_the_addresses_of_the_first() -> None:
     told = web.hello(settings, bound)
     assert told and (told["feed"], told["board"]) == ("tcp://127.0.0.1:3", "tcp://127.0.0.1:4")
     assert told["settings"].web == "127.0.0.1:5"
+    assert trainer.hello(settings, bound) is None
+    assert trainer.hello(settings, {**bound, "link": ["ipc:///x"]}) == {"settings": settings, "link": "ipc:///x"}
 
 
 def test_the_supervisor_imports_nothing_heavy() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,10 @@ from ..patience import until
 class Daemon:
     """A running daemon, its ports, and peers that end with it."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "forecastd", "run"]
+    def __init__(
+        self, folder: Path, *arguments: str, program: Sequence[str] = ("-m", "forecastd", "run"), **environment: str
+    ) -> None:
+        command = [sys.executable, *program]
         for kind in ("router", "pull", "sub"):
             command += ["--ingest", f"{kind}+tcp://127.0.0.1:0"]
         command += [

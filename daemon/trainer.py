@@ -1,0 +1,214 @@
+"""The trainer: the process that learns while the engine serves. It may hang, crash or run out of memory at any time:
+the engine goes on with the weights it has.
+
+It is told its settings on stdin (`daemon/child.py`) and the rest by the engine (`daemon/letter.py`): the shared model
+first, then each sample as it was taken in. What is due it tunes, a few rows at a time, and says what came of it. Its
+heartbeat is beaten between two such jobs, by the loop that does them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.drift import Drift
+from ..models.learner import Learner
+from ..models.lessons import Lesson
+from ..models.weights import Weights, structure
+from . import copied, letter
+from .agenda import Agenda
+from .child import Parent
+from .letter import Asked, Began, Begin, Done, Dropped, Gains, Held, Hello, Letter, Resting, Taught, Told
+from .link import Link
+from .quota import Quota
+from .settings import Learning, Settings
+
+log = logging.getLogger("forecastd.trainer")
+
+#: Seconds between heartbeats.
+TICK_S = 1.0
+#: Rows tuned in one job: as many as cost a fraction of a second, so that what the engine says is heard in between.
+JOB_ROWS = 16
+#: Least priority that still gets some of a busy machine.
+NICE = 10
+
+
+def learner_of(anchor: Weights, options: Learning) -> Learner:
+    """The learner that these settings ask for."""
+    return Learner(anchor, options.every_samples, options.copies, options.series)
+
+
+class Trainer:
+    """The loop around the learner."""
+
+    def __init__(
+        self,
+        options: Learning,
+        link: Link,
+        parent: Parent,
+        learner: Callable[[Weights, Learning], Learner] = learner_of,
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.options = options
+        self.link = link
+        self.parent = parent
+        self.learner: Learner | None = None
+        self._make, self._clock, self._cpu = learner, clock, cpu
+        self._name = os.getpid()
+        self._rested = False
+        self._worked_at, self._used_s = clock(), cpu()
+        self.quota = Quota(options.cpu_share, options.budget_s_day, clock())
+        self.agenda = Agenda(options)
+        self.rounds = Rounds()
+
+    def run(self) -> None:
+        """Start and loop; ends with the supervisor."""
+        self.link.watch(self.parent.fileno())
+        self.greet()
+        self.parent.report(ready=True, beat=self._clock())
+        beat_at = self._clock() + TICK_S
+        while not self.parent.gone:
+            self.link.wait(min(TICK_S, max(beat_at - self._clock(), 0.0)))
+            self.parent.lines()
+            self.hear()
+            self.work()
+            if self._clock() >= beat_at:
+                self.parent.report(beat=self._clock())
+                beat_at = self._clock() + TICK_S
+
+    def greet(self) -> None:
+        """Tells the engine that there is a trainer now."""
+        self._say(Hello(self._name))
+
+    def hear(self) -> None:
+        """Takes in what the engine wrote."""
+        for frames in self.link:
+            said, body = letter.decode(frames)
+            self._take(said, body)
+
+    def _take(self, said: Letter, body: list[bytes]) -> None:
+        if isinstance(said, Begin):
+            # Letters to the trainer before this one may still have been on their way.
+            if said.trainer == self._name:
+                self.learner = self._make(copied.unpacked(b"".join(body), said.structure), self.options)
+                self.agenda, self.rounds = Agenda(self.options), Rounds()
+        elif self.learner is None:
+            return
+        elif isinstance(said, Taught):
+            for lesson, worse in self.rounds.of(letter.samples(said, body)):
+                self.learner.take(lesson)
+                self.agenda.ask(worse, "drift")
+        elif isinstance(said, Held):
+            self.learner.hold(said.row, copied.unpacked(b"".join(body), structure(copied.bare(self.learner.anchor))))
+        elif isinstance(said, Gains):
+            self.learner.hear(said.gains)
+            if idle := self.learner.retired():
+                self._say(Dropped(idle))
+        elif isinstance(said, Asked):
+            self.agenda.ask(said.rows, "asked")
+
+    def work(self) -> None:
+        """Does one job, if one is due and the processor may be used for it."""
+        now = self._clock()
+        if self.learner is None or self.quota.wait_s(now):
+            self._rest(now)
+            return
+        self._rested = False
+        due = self.agenda.due(self.learner, now)[:JOB_ROWS]
+        if due:
+            self._job(due, now)
+
+    def _job(self, due: list[int], began: float) -> None:
+        assert self.learner is not None
+        self._say(Began(due))
+        for tune in self.learner.tune(due):
+            cause = self.agenda.done(tune.row, began)
+            told = Told(tune.row, tune.outcome, _known(tune.before), _known(tune.after), cause)
+            self._say(told, *([copied.packed(copied.bare(tune.weights))] if tune.weights else []))
+        now, used_s = self._clock(), self._cpu()
+        cpu_s, self._used_s = used_s - self._used_s, used_s
+        self.quota.spend(cpu_s, now - self._worked_at, now)
+        self._worked_at = now
+        self._say(Done(now - began, cpu_s))
+        self.parent.report(done=True, beat=now)
+
+    def _rest(self, now: float) -> None:
+        if self.quota.spent and not self._rested:
+            self._rested = True
+            self._say(Resting(self.quota.wait_s(now)))
+
+    def _say(self, said: Letter, *body: bytes) -> None:
+        # The engine is slower than this only when it has ended, and then so will this one.
+        while not self.link.send(letter.encode(said, *body)) and not self.parent.gone:
+            self.link.wait(0.01)
+            self.parent.lines()
+
+
+def _known(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+class Rounds:
+    """Makes lessons of the samples that come, and finds the series whose forecasts have turned worse."""
+
+    def __init__(self) -> None:
+        self._drift = Drift()
+        self._forecast = np.zeros(0)
+
+    def of(self, samples: NDArray[Any]) -> list[tuple[Lesson, list[int]]]:
+        """The samples in rounds, none of a row twice, and of each round the rows found worse by it."""
+        rounds = [samples[places] for places in _rounds(samples["row"])]
+        # a round of the engine's is all real or not real at all
+        parts = [part for taken in rounds for part in (taken[taken["real"]], taken[~taken["real"]]) if len(part)]
+        return [self._one(part) for part in parts]
+
+    def _one(self, samples: NDArray[Any]) -> tuple[Lesson, list[int]]:
+        row = samples["row"].astype(np.intp)
+        x, s, real = samples["x"].astype(np.float64), samples["s"].astype(np.float64), bool(samples["real"][0])
+        grown = int(row.max()) + 1 - len(self._forecast)
+        if grown > 0:
+            self._forecast = np.concatenate([self._forecast, np.full(max(grown, len(self._forecast)), np.nan)])
+        due = self._forecast[row]
+        due[(samples["fresh"] <= 1) | (s <= 0)] = np.nan
+        self._forecast[row] = samples["forecast"]
+        worse = self._drift.take(row, (due - x) / np.where(s > 0, s, 1.0)).tolist() if real else []
+        return Lesson(row, x, s, samples["channels"], samples["fresh"].astype(np.int64), real), worse
+
+
+def _rounds(row: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """The places in `row` by how often their row came before, each round in the order of the rows."""
+    order = np.argsort(row, kind="stable")
+    first = np.flatnonzero(np.diff(row[order].astype(np.int64), prepend=-1))
+    turn = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return np.split(order[np.argsort(turn, kind="stable")], np.cumsum(np.bincount(turn))[:-1]) if len(row) else []
+
+
+def main(learner: Callable[[Weights, Learning], Learner] = learner_of) -> int:
+    """The process: exit status 0 when its supervisor is gone, 1 on any error."""
+    logging.basicConfig(level=logging.INFO, format="forecastd trainer: %(message)s")
+    os.nice(NICE)
+    parent = Parent()
+    try:
+        hello = parent.hello()
+    except EOFError:
+        return 1
+    settings = msgspec.convert(hello["settings"], Settings)
+    link = Link(hello["link"], bind=False)
+    try:
+        Trainer(settings.learning, link, parent, learner).run()
+    finally:
+        link.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
