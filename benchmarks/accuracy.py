@@ -41,6 +41,8 @@ TABLES = {
     "horizon": Entry("ahead", "table"),
     "seasons": Entry("season", "table"),
     "anomalies": Entry("anomaly", "table"),
+    "tuned": Entry("tuned", "recorded"),
+    "changed": Entry("tuned", "simulated"),
     "cost": Entry("cost", "table"),
     "peers": Entry("peers", "table"),
 }

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecastd.daemon.backtest import load
-from forecastd.daemon.replay import Trace, replay
+from forecastd.daemon.replay import Trace, learner, replay
 from forecastd.daemon.settings import Settings
 from forecastd.models import checkpoint
 from forecastd.models.weights import Weights
@@ -52,7 +52,7 @@ QUICK = Size(seeds=2, samples=2_500, tutorial=4_000, side_by_side=16, real=1_500
 def settings(horizon: int = 1, experts: Sequence[str] | None = None, model: str = "general") -> Settings:
     """The daemon's own, with the levels that are measured."""
     names = tuple(experts or Settings().experts)
-    return Settings(horizon=horizon, level=LEVELS[0], levels=LEVELS[1:], experts=names, model=model)
+    return Settings(horizon=horizon, level=LEVELS[0], levels=LEVELS[1:], experts=names, model=model, finetune=False)
 
 
 @cache
@@ -65,7 +65,8 @@ def play(recordings: Sequence[Recording], chosen: Settings | None = None) -> lis
     """Replay with all experts, or as chosen."""
     chosen = chosen or settings()
     model = checkpoint.serving(chosen.model, chosen.experts, chosen.horizon)
-    return replay(recordings, chosen, model.weights if model else None)
+    served = model.weights if model else None
+    return replay(recordings, chosen, served, learner=learner(chosen, served))
 
 
 def recording(name: str, values: Floats, times: Floats | None = None) -> Recording:

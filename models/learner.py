@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .challenger import Challenge, challenge
 from .kernel import Kernel
 from .lessons import Lesson, Lessons, Windows
 from .readout import refit
@@ -106,22 +107,23 @@ class Learner:
     def tune(self, rows: list[int]) -> list[Tune]:
         """Fine-tune the copies of `rows`, a few together; a row's first copy begins as the shared model. The first call
         imports TensorFlow."""
-        if self._tuner is None:
-            from .tuning import Tuner
-
-            self._tuner = Tuner(self.anchor)
+        tuner = self._tensorflow()
         known = [self.lessons.windows(row, READOUT + HELD) for row in rows]
         for row in rows:
             self._tuned[row] = int(self.lessons.count(np.array([row]))[0])
         usable = [(row, windows) for row, windows in zip(rows, known, strict=True) if len(windows.targets) > 2 * HELD]
         tunes = []
         for start in range(0, len(usable), GROUP):
-            tunes += self._tune(self._tuner, usable[start : start + GROUP])
+            tunes += self._tune(tuner, usable[start : start + GROUP])
         for tune in tunes:
             if tune.weights is not None:
                 self._given.setdefault(tune.row, self._tuned[tune.row])
                 self.copies[tune.row] = tune.weights
         return tunes
+
+    def challenge(self) -> Challenge | None:
+        """A challenger of the anchor, tuned on what all series have taught; None where it would not be better."""
+        return challenge(self._tensorflow(), self.anchor, self.lessons, seed=self.lessons.taken)
 
     def retired(self) -> list[int]:
         """The rows whose copies have not been worth having: they are taken back here, and rest for a while."""
@@ -138,6 +140,13 @@ class Learner:
             self._given.pop(row)
             self._models.pop(row)
             self._resting[row] = self._tuned[row] + REST
+
+    def _tensorflow(self) -> Tuner:
+        if self._tuner is None:
+            from .tuning import Tuner
+
+            self._tuner = Tuner(self.anchor)
+        return self._tuner
 
     def _rests(self, row: int) -> int:
         return self._resting.get(row, 0)

@@ -9,7 +9,6 @@ operations, so the same call gives the same bytes on the same machine and versio
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .tf import keras, repeatable, tf
 from .weights import CUES, Decoder, Floats, Weights
-
-# Before the import below: they are read once, then. oneDNN rounds differently from one processor to the next, and says
-# so at length.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(KERAS_BACKEND="tensorflow", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES="-1")
-
-import keras
-import tensorflow as tf
 
 #: Steps taken in one call into TensorFlow; after each the progress is reported.
 CHUNK = 100
@@ -297,15 +289,3 @@ def _step(model: Any, error: Callable[[Any], Any], schedule: Schedule) -> Any:
         return total / tf.cast(tf.shape(chosen)[0], tf.float32)
 
     return steps
-
-
-def repeatable(seed: int) -> None:
-    """Seeded, deterministic, one thread: what TensorFlow does from now on gives the same bytes each time."""
-    try:
-        # more than one thread gains a tenth here and would make the sums, so the bytes, depend on the number of cores
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:  # set in this process already
-        pass
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed)

@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from .rnn import repeatable
 from .table import Array
+from .tf import repeatable, tf
 from .weights import Weights
 
 #: Windows of a gradient step, and of a whole fine-tune: eight steps.
