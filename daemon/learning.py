@@ -278,6 +278,8 @@ class Samples:
 
     def add(self, effects: Effects) -> None:
         """Take in the lessons of a step, with the forecasts it published."""
+        if len(effects.lessons) == 1 and len(effects.lessons[0].row) == 1 and effects.lessons[0].real:
+            return self._write_one(effects.lessons[0], effects.forecasts[0].mean.item(0))
         published = [forecasts.mean[:, 0] for forecasts in effects.forecasts]
         mean = published[0] if len(published) == 1 else np.concatenate([*published, np.empty(0)])
         at = 0
@@ -289,11 +291,23 @@ class Samples:
             else:
                 self._write(lesson, np.full(count, np.nan))
 
+        return None
+
     def send(self, send: Callable[..., bool]) -> None:
         """Send what there is, as far as it is taken."""
         self._close()
         while self._full and send(Taught(self._channels), self._full[0]):
             self._bytes -= len(self._full.popleft())
+
+    def _write_one(self, lesson: Lesson, forecast: float) -> None:
+        """`_write` for a sample that came alone."""
+        channels = lesson.channels[0]
+        if len(channels) != self._channels or self._count == LETTER_SAMPLES:
+            return self._write(lesson, np.array([forecast]))
+        row, fresh, x, s = lesson.row.item(), lesson.fresh.item(), lesson.x.item(), lesson.s.item()
+        self._open[self._count] = (row, fresh, x, s, forecast, True, channels)
+        self._count += 1
+        return None
 
     def _write(self, lesson: Lesson, forecast: NDArray[np.float64]) -> None:
         if lesson.channels.shape[1] != self._channels:

@@ -103,6 +103,7 @@ def replay(
             _keep(kept, forecasts, pipeline)
         sent += len(batch)
         if learner is not None:
+            pipeline.finish()
             learn(pipeline, learner, effects.lessons)
         if progress is not None:
             progress(sent)

@@ -83,6 +83,8 @@ class Forecaster:
         self.replayed: deque[Array] = deque()
         #: what the rounds have taught since this list was set; None where nobody wants to learn
         self.lessons: list[Lesson] | None = None
+        # what a sample that came alone has taught: made a lesson of once its forecast is out
+        self._taught: tuple[list[Lesson], tuple[Any, ...]] | None = None
 
     def _columns(self, levels: int) -> dict[str, Column]:
         steps, kinds = self.horizon, len(self.experts)
@@ -144,6 +146,10 @@ class Forecaster:
         if self._lent is not None:
             self._lent.finish()
             self._lent = None
+        if self._taught is not None:
+            lessons, parts = self._taught
+            lessons.append(Lesson(*(np.array([part]) for part in parts), True))
+            self._taught = None
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
             error, widths, made = map(np.asarray, settled)
@@ -175,8 +181,7 @@ class Forecaster:
 
     def _teach_one(self, row: Row, now: channels.Instant) -> None:
         if self.lessons is not None:
-            place, x, s, fresh = (np.array([number]) for number in (row.row, now.x, now.s, row.fresh))
-            self.lessons.append(Lesson(place, x, s, now.channels[None].copy(), fresh, True))
+            self._taught = self.lessons, (row.row, now.x, now.s, now.channels.copy(), row.fresh)
 
     def _is_plain(self, row: Row) -> bool:
         """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can

@@ -93,6 +93,7 @@ class Rig:
             effects = self.pipeline.step(batch, NOW + self.count)
             self.plain.step(batch, NOW + self.count)
             self.learning.note(effects)
+            self.pipeline.finish()
             self.learning.take(effects)
             self.effects.append(effects)
         return effects
@@ -214,11 +215,13 @@ def test_batches_of_many_rounds_are_taught_in_their_order(rig: Rig) -> None:
     for k in range(40):
         batch = Batch(names, values + k, np.full(6, np.nan), [Parcel(0, 6)])
         effects = rig.pipeline.step(batch, NOW + rig.count + k)
+        rig.pipeline.finish()
         rig.learning.take(effects)
         rig.effects.append(effects)
     for time in NOW + rig.count + np.array([60.0, 63.0]):
         batch = Batch(["s2"], np.ones(1), np.array([time]), [Parcel(0, 1)])
         effects = rig.pipeline.step(batch, NOW + rig.count + 64)
+        rig.pipeline.finish()
         rig.learning.take(effects)
         rig.effects.append(effects)
     for effects in rig.effects:
