@@ -27,7 +27,8 @@ class Unknown(ValueError):
 @dataclass(frozen=True)
 class Entry:
     """A model and what is known of it. `version`, `origin` and `time` (seconds since the epoch) are those of the state
-    folder, None for a model that is not in it; `status` is `champion`, `predecessor`, `shipped`, or empty.
+    folder, None for a model that is not in it; `status` is `champion`, `predecessor`, `shipped`, or empty. `groups` are
+    the matches of the `[[model]]` that it serves besides, or alone.
     """
 
     model: Checkpoint
@@ -35,6 +36,7 @@ class Entry:
     version: int | None = None
     origin: str | None = None
     time: float | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def parent(self) -> str:
@@ -50,6 +52,7 @@ class Entry:
             "name": self.model.name,
             "sha256": self.model.sha256,
             "status": self.status,
+            "groups": list(self.groups),
             "recipe": manifest.get("recipe"),
             "parent": self.parent or None,
             "units": self.model.weights.units,
@@ -73,16 +76,19 @@ class Catalogue:
         self.shipped = [Entry(model, "shipped") for model in shipped if model.sha256 not in held]
 
     def _stored(self, bodies: Mapping[str, bytes]) -> Iterator[Entry]:
-        serving, before = self.lineage.champion(), self.lineage.predecessor()
-        for version in self.lineage.versions.values():
-            status = "predecessor" if version.number == before else ""
-            if serving is not None and version.number == serving.number:
+        lineage = self.lineage
+        serving = {slot: champion.number for slot in lineage.slots if (champion := lineage.champion(slot))}
+        before = {lineage.predecessor(slot) for slot in lineage.slots}
+        for version in lineage.versions.values():
+            groups = tuple(slot for slot, number in serving.items() if slot and number == version.number)
+            status = "predecessor" if version.number in before else ""
+            if version.number in serving.values():
                 status = "champion"
             try:
                 if version.sha256 not in bodies:
                     raise Damaged("its file is missing")
                 model = checkpoint.decode(bodies[version.sha256])
-                yield Entry(model, status, version.number, version.origin, version.time)
+                yield Entry(model, status, version.number, version.origin, version.time, groups)
             except (CheckpointError, Damaged) as error:
                 self.reports.append(f"version {version.number}: {error}")
 

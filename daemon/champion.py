@@ -7,14 +7,13 @@ champion gets back what is to be written; `Pipeline.serve` then forecasts with i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..models import checkpoint
 from ..models.checkpoint import Checkpoint, CheckpointError
 from ..models.weights import Weights, check
-from .lineage import Change, Lineage
+from .lineage import DEFAULT, Change, Lineage
 
 if TYPE_CHECKING:
     from .control import Order
@@ -35,18 +34,20 @@ class Done(NamedTuple):
 
 
 class Champions:
-    """The versions with their files, and the champion among them. `root` is the model that the settings name."""
+    """The versions with their files, and the champion of `slot` among them. `root` is the model that the settings name.
+    The champions of several slots share lineage and files."""
 
-    def __init__(self, root: Checkpoint, lineage: Lineage, bodies: Mapping[str, bytes]) -> None:
+    def __init__(self, root: Checkpoint, lineage: Lineage, bodies: dict[str, bytes], slot: str = DEFAULT) -> None:
         self.root = bare(root)
         self.lineage = lineage
+        self.slot = slot
         self._ahead = root.weights.ahead
-        self._bodies = {version.sha256: bodies.get(version.sha256, b"") for version in lineage.versions.values()}
+        self._bodies = bodies
         self.number, self.model = self._found() or (0, self.root)
 
     def _found(self) -> tuple[int, Checkpoint] | None:
         """The champion of an earlier run, where the settings still name the model that its line began with."""
-        champion = self.lineage.champion()
+        champion = self.lineage.champion(self.slot)
         if champion is None or champion.root != self.root.sha256:
             return None
         try:
@@ -66,12 +67,15 @@ class Champions:
         """Make sure that somebody serves; what is to be written: all there is, with `rewrite`."""
         changes: list[Change] = []
         if rewrite:
-            changes += [Change(version, self._bodies[version.sha256]) for version in self.lineage.versions.values()]
+            changes += [
+                Change(version, self._bodies.get(version.sha256, b"")) for version in self.lineage.versions.values()
+            ]
             changes += [Change(champion=champion) for champion in self.lineage.champions]
         if not self.number:
             self.number, new = self.enter(self.root, now, "configured")
             sha256 = self.root.sha256
-            changes += [*new, self.lineage.crown(self.number, sha256, "configured", now=now, step=step)]
+            crown = self.lineage.crown(self.number, sha256, "configured", now=now, step=step, slot=self.slot)
+            changes += [*new, crown]
         return changes
 
     def enter(self, model: Checkpoint, now: float, origin: str) -> tuple[int, list[Change]]:
@@ -87,7 +91,7 @@ class Champions:
         model = self.version(number)
         self.fitting(model.weights)
         self.number, self.model = number, model
-        return self.lineage.crown(number, self.root.sha256, reason, now=now, step=step, **figures)
+        return self.lineage.crown(number, self.root.sha256, reason, now=now, step=step, slot=self.slot, **figures)
 
     def obey(self, order: Order, body: bytes, now: float, step: int) -> Done:
         """Do what an order says of versions and champions. ValueError, in one line, where it cannot be done."""
@@ -96,7 +100,7 @@ class Champions:
         if order.do == "import":
             number, changes = self.enter(checkpoint.decode(body), now, "imported")
         elif order.do == "rollback":
-            before = self.lineage.predecessor()
+            before = self.lineage.predecessor(self.slot)
             if before is None:
                 raise Unfit("no version has served before this one")
             number = before
@@ -113,23 +117,34 @@ class Champions:
         version = self.lineage.versions.get(number)
         if version is None:
             raise CheckpointError(f"there is no version {number}")
-        return checkpoint.decode(self._bodies[version.sha256])
+        return checkpoint.decode(self._bodies.get(version.sha256, b""))
 
     def fitting(self, weights: Weights) -> None:
         """Unfit for weights that cannot take the champion's place between two samples, ValueError for unsound ones."""
         now = self.root.weights
+        compared(weights, now)
         for what, theirs, ours in (
-            ("input channels", weights.channels, now.channels),
-            ("window", weights.window, now.window),
             ("units", weights.units, now.units),
-            ("output", weights.output, now.output),
             ("steps ahead", _steps(weights), _steps(now)),
         ):
             if theirs != ours:
-                raise Unfit(
-                    f"its {what} are {_text(theirs)}, the running model's {_text(ours)}: start the daemon with --model"
-                )
+                raise Unfit(_unlike(what, theirs, ours))
         check(weights)
+
+
+def compared(weights: Weights, like: Weights) -> None:
+    """Unfit where the two cannot forecast from the same windows."""
+    for what, theirs, ours in (
+        ("input channels", weights.channels, like.channels),
+        ("window", weights.window, like.window),
+        ("output", weights.output, like.output),
+    ):
+        if theirs != ours:
+            raise Unfit(_unlike(what, theirs, ours))
+
+
+def _unlike(what: str, theirs: object, ours: object) -> str:
+    return f"its {what} are {_text(theirs)}, the running model's {_text(ours)}: start the daemon with --model"
 
 
 def bare(model: Checkpoint) -> Checkpoint:

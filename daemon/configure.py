@@ -11,7 +11,7 @@ import click
 from . import exposure, options
 from .errors import Failure
 from .options import Resolved, Setting, declared
-from .settings import Settings
+from .settings import Group, Settings
 
 
 @click.group()
@@ -53,8 +53,10 @@ def show(resolved: Resolved) -> None:
     for setting in declared():
         table, _, name = setting.name.rpartition(".")
         line = f"{name} = {toml(_value(resolved.settings, setting))}"
+        if setting.name == "model" and resolved.settings.models:
+            line = f"# {line}"  # it is for the series that no [[model]] names; a file cannot say both
         tables.setdefault(table, []).append(f"{line}  # {resolved.sources[setting.name]}")
-    click.echo(_document(tables), nl=False)
+    click.echo(_document(tables) + "".join(map(_group, resolved.settings.models)), nl=False)
 
 
 @config.command(hidden=True)
@@ -70,13 +72,17 @@ def template() -> str:
         table, _, name = setting.name.rpartition(".")
         described = [f"# {setting.description} ({setting.kind})", f"# {name} = {toml(setting.default)}", ""]
         tables.setdefault(table, []).extend(described)
-    return _document(tables)
+    return _document(tables) + _GROUPS
 
 
 def reference() -> str:
     """The page `docs/configuration.md`."""
     rows = [_row(setting) for setting in declared()]
     return _PAGE.format(rows="\n".join(rows))
+
+
+def _group(group: Group) -> str:
+    return f"\n[[model]]\nmatch = {toml(group.match)}\nmodel = {toml(group.model)}\n"
 
 
 def _row(setting: Setting) -> str:
@@ -107,6 +113,14 @@ def _document(tables: dict[str, list[str]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_GROUPS = """
+# Series whose names match have a shared model of their own; the first match counts. Instead of `model` above: TOML has
+# one name for both.
+# [[model]]
+# match="boiler.*"
+# model="boiler.npz"
+"""
+
 _PAGE = """\
 # Configuration
 
@@ -122,6 +136,18 @@ forecastd config show              # shows what `run` would take, and where each
 In the file, a name with a dot stands in a table (`limits.series` is `series` under `[limits]`). Lists are written
 `["naive", "ar"]` in the file and `naive,ar` in a flag or in the environment; a flag that takes a list may be repeated.
 A setting the daemon does not know is an error, so a misspelt one is found out.
+
+Series whose names match a pattern (`*` stands for anything, `?` for one character) may have a shared model of their
+own, a name or a file; the first match counts, and `--model` is for all others. In the file alone:
+
+```toml
+[[model]]
+match = "boiler.*"
+model = "boiler.npz"
+```
+
+TOML has one name for both, so a file with such tables has no `model = "…"`; a last table with `match = "*"` says the
+same. All of them need the same input channels, window and output.
 
 An ingest endpoint is `[router+|pull+|sub+][connect+]ADDRESS`. `router` is the default; `connect+` makes the daemon
 connect to the address instead of binding it, for publishers that bind. An address is `tcp://HOST:PORT` or

@@ -32,10 +32,11 @@ ANSWER_S = 10.0
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to do. `import`: the model of the second frame becomes a version, and serves with `promote`. `promote`:
     version `number` serves. `rollback`: the predecessor serves. `finetune`: the copies of `series` (all if empty) are
-    tuned as soon as may be.
+    tuned as soon as may be. `slot` is the pattern of the `[[model]]` it is about, empty for the model of all series.
     """
 
     do: Literal["import", "promote", "rollback", "finetune"]
+    slot: str = ""
     number: int = 0
     promote: bool = False
     series: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from ..producers import key
 from ..producers.key import BadKey
 from . import scoreboard
 from .batch import Batch, Forecasts, Reply
+from .champion import Unfit, compared
 from .child import Parent
 from .clients import Entry
 from .control import PEER, Control, Order, Told
@@ -37,7 +38,7 @@ from .learning import Learning
 from .portion import Portions
 from .settings import Limits, Settings
 from .standings import standings
-from .succession import Succession
+from .succession import SHARE, Succession
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
 
@@ -69,9 +70,11 @@ class Engine:
         self.failures = 0
         self.stopping = False
         self.control: Control | None = None
-        self.succession: Succession | None = None
-        if keeper.champions is not None:
-            self.succession = Succession(self.pipeline, keeper.champions, time.perf_counter)
+        slots = len(keeper.champions)
+        self.successions = [
+            Succession(self.pipeline, champions, time.perf_counter, group, SHARE / slots)
+            for group, champions in enumerate(keeper.champions)
+        ]
         #: What was decided about the models lately, for the page.
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         # When messages came and how many samples there were then, and how many of those have been through the pipeline.
@@ -150,7 +153,7 @@ class Engine:
             self.answer(self.inbox.told)
             self.portions.put(self.inbox.take())
         batch = self.portions.take()
-        watching = self.succession is not None and self.succession.watching
+        watching = any(succession.watching for succession in self.successions)
         self.pipeline.learning = watching or self.learning is not None
         try:
             if self.learning:
@@ -167,8 +170,8 @@ class Engine:
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
             self.pipeline.finish()
-            if self.succession is not None:
-                self.succession.take(effects.lessons)
+            for succession in self.successions:
+                succession.take(effects.lessons)
             if self.learning:
                 self.learning.take(effects)
         except Exception:
@@ -193,15 +196,22 @@ class Engine:
     def obey(self, peer: bytes, order: Order, body: bytes) -> None:
         """Do what was ordered by hand; the answer leaves when the disk has what came of it."""
         assert self.control is not None
-        if self.succession is None:
-            return self.control.send(peer, Told(error="no model serves: the expert 'rnn' is off"))
+        succession = next((one for one in self.successions if one.champions.slot == order.slot), None)
+        if succession is None:
+            return self.control.send(peer, Told(error=self._no_slot(order.slot)))
         try:
             if order.do == "finetune":
                 return self.control.send(peer, Told(self.teach(order.series)))
-            done = self.succession.obey(order, body, time.time(), self.keeper.step + 1)
+            done = succession.obey(order, body, time.time(), self.keeper.step + 1)
         except ValueError as error:
             return self.control.send(peer, Told(error=" ".join(str(error).split())))
         return self.decide([self.control.later(peer, Told(done.said, number=done.number))])
+
+    def _no_slot(self, slot: str) -> str:
+        if not self.successions:
+            return "no model serves: the expert 'rnn' is off"
+        slots = ", ".join(repr(one.champions.slot) for one in self.successions[1:]) or "none"
+        return f"no [[model]] of the configuration has match = {slot!r}; there are {slots}"
 
     def teach(self, series: Sequence[str]) -> str:
         """Have the copies of these series (all of them if empty) tuned; what to say of it. ValueError, in one line."""
@@ -211,8 +221,11 @@ class Engine:
 
     def decide(self, replies: list[Reply]) -> None:
         """Put what was decided about the models into a step of its own, between the samples before and those after."""
-        assert self.succession is not None
-        events, changes = self.succession.taken()
+        events, changes = [], []
+        for succession in self.successions:
+            news, changed = succession.taken()
+            events += news
+            changes += changed
         batch, now = Batch([], np.empty(0), np.empty(0), []), time.time()
         effects = self.pipeline.step(batch, now)
         effects.events, effects.changes = events, changes
@@ -248,7 +261,7 @@ class Engine:
         self.keeper.turn()
         now = time.monotonic()
         due = now >= self._tick_at
-        if self.succession is not None and self.succession.turn(time.time(), self.keeper.step + 1, whole=due):
+        if any(succession.turn(time.time(), self.keeper.step + 1, due) for succession in self.successions):
             self.decide([])
         if not due:
             return
@@ -277,10 +290,11 @@ class Engine:
         board.duration_sum = self.durations.sum
         board.counters["failures"] = self.failures
         board.events = list(self.events)
-        if self.succession is not None:
-            board.models, board.lineage = self.succession.told(), self.succession.champions.lineage.told()
-            board.counters["model_promotions"] = self.succession.promotions
-            board.counters["model_rollbacks"] = self.succession.rollbacks
+        if self.successions:
+            board.models = [line for succession in self.successions for line in succession.told()]
+            board.lineage = self.successions[0].champions.lineage.told()
+            board.counters["model_promotions"] = sum(succession.promotions for succession in self.successions)
+            board.counters["model_rollbacks"] = sum(succession.rollbacks for succession in self.successions)
         board.counters.update(self.keeper.told() | self.transport.told())
         if self.learning:
             self.learning.show(board)
@@ -313,10 +327,27 @@ def load_model(settings: Settings) -> Checkpoint | None:
     return checkpoint.serving(settings.model, settings.experts, settings.horizon)
 
 
+def load_groups(settings: Settings) -> list[Checkpoint]:
+    """The models of `[[model]]`, in their order; ValueError for one that is none, or does not go with that of all."""
+    if "rnn" not in settings.experts:
+        return []
+    like, found = checkpoint.load(settings.model).weights, []
+    for group in settings.models:
+        model = checkpoint.load(group.model)
+        try:
+            compared(model.weights, like)
+        except Unfit as error:
+            raise Unfit(f"[[model]] {group.match!r}: {error}") from None
+        found.append(model)
+    return found
+
+
 def open_state(settings: Settings) -> Kept:
     """The state to go on from. ValueError for a model that is none, CannotOpen for a folder that cannot be used."""
-    model = load_model(settings)
-    return Ephemeral(settings, model) if settings.ephemeral else Keeper.open(settings, model, time.time())
+    model, groups = load_model(settings), load_groups(settings)
+    if settings.ephemeral:
+        return Ephemeral(settings, model, groups)
+    return Keeper.open(settings, model, time.time(), groups)
 
 
 def main() -> int:

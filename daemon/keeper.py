@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
@@ -44,11 +44,12 @@ class CannotOpen(Exception):
 class Ephemeral:
     """No state: what is admitted is acknowledged at once, and nothing survives."""
 
-    def __init__(self, settings: Settings, model: Checkpoint | None) -> None:
+    def __init__(self, settings: Settings, model: Checkpoint | None, groups: Sequence[Checkpoint] = ()) -> None:
         self.pipeline = Pipeline(settings, model.weights if model else None)
-        self.champions = _champions(settings, model, Lineage(), {})
-        if self.champions:
-            self.champions.start(time.time(), 0)
+        self.champions = _champions(settings, model, groups, Lineage(), {})
+        for number, champions in enumerate(self.champions):
+            champions.start(time.time(), 0)
+            self.pipeline.serve(champions.weights, champions.number, number)
 
     def append(self, batch: Batch, now: float, effects: Effects, replies: list[Reply], spent_s: float) -> list[Reply]:
         return replies
@@ -88,11 +89,11 @@ class Keeper:
         writer: Callable[[Journal], Writer],
         clock: Callable[[], float],
         spent_s: float,
-        champions: Champions | None = None,
+        champions: Sequence[Champions] = (),
         owed: Mapping[int, Weights | None] = MappingProxyType({}),
     ) -> None:
         self.pipeline = found.pipeline
-        self.champions = champions
+        self.champions = list(champions)
         self._store = store
         older = [0, *sorted(step for step in store.snapshots() if step <= found.step)][-2:]
         self._journal = Journal(
@@ -115,12 +116,14 @@ class Keeper:
         self._writer = writer(self._journal)
 
     @classmethod
-    def open(cls, settings: Settings, model: Checkpoint | None, now: float) -> Keeper:
+    def open(
+        cls, settings: Settings, model: Checkpoint | None, now: float, groups: Sequence[Checkpoint] = ()
+    ) -> Keeper:
         """The state as the folder `settings.state` has it. CannotOpen, in one line, where it cannot be used."""
         try:
             store = Store.open(settings.state, LOCK_WAIT_S)
             try:
-                return cls.begin(store, settings, model, now)
+                return cls.begin(store, settings, model, now, groups=groups)
             except BaseException as error:
                 if isinstance(error, Failed):
                     store.mark(suspect=True)
@@ -140,13 +143,14 @@ class Keeper:
         now: float,
         writer: Callable[[Journal], Writer] = Writer,
         clock: Callable[[], float] = time.monotonic,
+        groups: Sequence[Checkpoint] = (),
     ) -> Keeper:
-        """A run of the daemon on an open folder. Foreign, Full, Failed."""
+        """A run of the daemon on an open folder; `groups` are the models of `[[model]]`. Foreign, Full, Failed."""
         began = clock()
         lineage, bodies = _stored(store)
-        champions = _champions(settings, model, lineage, bodies)
+        champions = _champions(settings, model, groups, lineage, bodies)
         if model and champions:
-            model = checkpoint.seal(replace(champions.model, weights=champions.weights))
+            model = checkpoint.seal(replace(champions[0].model, weights=champions[0].weights))
         weights = model.weights if model else None
         copies, spoilt = _copies(store)
         found = recovered(store, settings, weights)
@@ -159,9 +163,10 @@ class Keeper:
         file = checkpoint.encode(model) if model else b""
         # a journal that was set aside took with it what was known of the models
         lost = bool(lineage.champions) and not store.lineage().champions
-        changes = champions.start(now, found.step, rewrite=lost) if champions else []
-        if champions:
-            found.pipeline.version = champions.number
+        changes = []
+        for group, one in enumerate(champions):
+            changes += one.start(now, found.step, rewrite=lost and not group)
+            found.pipeline.serve(one.weights, one.number, group)
         number = store.enter(life, now, file, changes)
         return cls(store, found, number, settings, writer, clock, spent_s, champions, owed)
 
@@ -208,7 +213,7 @@ class Kept(Protocol):
     """What the engine knows of either."""
 
     pipeline: Pipeline
-    champions: Champions | None
+    champions: list[Champions]
 
     @property
     def step(self) -> int: ...
@@ -224,9 +229,17 @@ class Kept(Protocol):
 
 
 def _champions(
-    settings: Settings, model: Checkpoint | None, lineage: Lineage, bodies: Mapping[str, bytes]
-) -> Champions | None:
-    return Champions(model, lineage, bodies) if model and "rnn" in settings.experts else None
+    settings: Settings,
+    model: Checkpoint | None,
+    groups: Sequence[Checkpoint],
+    lineage: Lineage,
+    bodies: dict[str, bytes],
+) -> list[Champions]:
+    """Those of all series, and of each group; none where no RNN forecasts."""
+    if model is None or "rnn" not in settings.experts:
+        return []
+    slots = zip(groups, (group.match for group in settings.models), strict=True)
+    return [Champions(model, lineage, bodies), *(Champions(root, lineage, bodies, slot) for root, slot in slots)]
 
 
 def _stored(store: Store) -> tuple[Lineage, dict[str, bytes]]:

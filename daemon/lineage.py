@@ -56,6 +56,11 @@ class Lineage:
         self.versions: dict[int, Version] = {version.number: version for version in versions}
         self.champions: list[Champion] = [champion for champion in champions if champion.number in self.versions]
 
+    @property
+    def slots(self) -> list[str]:
+        """All slots that ever had a champion, in the order in which they first had one."""
+        return list(dict.fromkeys(champion.slot for champion in self.champions))
+
     def number(self, sha256: str) -> int | None:
         """The number of that model, None for one that was never entered."""
         for version in self.versions.values():

@@ -196,11 +196,13 @@ def of_daemon(board: Scoreboard, hidden: int, silent: int) -> Iterator[Metric]:
     yield _durations("forecast_duration_seconds", text, board, board.duration_counts, board.duration_sum)
     yield from _finetunes(board)
     versions = GaugeMetricFamily(
-        PREFIX + "model_version", "The version of a shared model in service.", labels=["model"]
+        PREFIX + "model_version",
+        "The version of a shared model in service, by its name, or by the match of its group.",
+        labels=["model"],
     )
     for model in board.models:
         if "version" in model and model.get("status", "champion") == "champion":
-            versions.add_metric([str(model.get("name", ""))], float(model["version"]))
+            versions.add_metric([str(model.get("match", model.get("name", "")))], float(model["version"]))
     yield versions
 
 

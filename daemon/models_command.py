@@ -31,6 +31,12 @@ def _state(command: Any) -> Any:
     )(command)
 
 
+def _match(command: Any) -> Any:
+    return click.option(
+        "--match", "slot", default="", metavar="MATCH", help="For the series of this [[model]] of the configuration."
+    )(command)
+
+
 @click.group()
 def models() -> None:
     """List, show, import, export and roll back models.
@@ -60,7 +66,7 @@ def list_(state: Path | None, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("version", "name", "status", "made by", "from", "checksum", "since"):
+    for column in ("version", "name", "status", "made by", "from", "checksum", "since", "groups"):
         table.add_column(column, no_wrap=column in ("version", "checksum", "since"))
     for entry in catalogue.entries:
         table.add_row(*_row(entry), style="bold" if entry.status == "champion" else "")
@@ -132,7 +138,8 @@ def export(model: str, file: Path, state: Path | None, force: bool) -> None:
 @_state
 @click.option("--name", metavar="NAME", help="What the model is to be called.  [default: as it calls itself]")
 @click.option("--promote", is_flag=True, help="Have it serve.")
-def import_(file: Path, state: Path | None, name: str | None, promote: bool) -> None:
+@_match
+def import_(file: Path, state: Path | None, name: str | None, promote: bool, slot: str) -> None:
     """Take a model from a file into the state folder, as a new version.
 
     With --promote it serves from the next sample on, or from the daemon's next start.
@@ -143,13 +150,14 @@ def import_(file: Path, state: Path | None, name: str | None, promote: bool) -> 
     model = _sound(lambda: from_file(file))
     if name:
         model = replace(model, manifest={**model.manifest, "name": name})
-    _do(state, Order("import", promote=promote), _packed(model))
+    _do(state, Order("import", slot, promote=promote), _packed(model))
 
 
 @models.command(epilog="\b\nExamples:\n  forecastd models promote 3\n  forecastd models promote sine")
 @click.argument("model")
 @_state
-def promote(model: str, state: Path | None) -> None:
+@_match
+def promote(model: str, state: Path | None, slot: str) -> None:
     """Have a model serve, from the next sample on.
 
     The one that served until then watches from its shadow: it comes back by itself when the new one turns out worse.
@@ -158,18 +166,19 @@ def promote(model: str, state: Path | None) -> None:
 
     entry = _find(_catalogue(state), model)
     if entry.version is None:
-        _do(state, Order("import", promote=True), _packed(entry.model))
+        _do(state, Order("import", slot, promote=True), _packed(entry.model))
     else:
-        _do(state, Order("promote", number=entry.version))
+        _do(state, Order("promote", slot, number=entry.version))
 
 
 @models.command(epilog="\b\nExample:\n  forecastd models rollback --state forecastd-state")
 @_state
-def rollback(state: Path | None) -> None:
+@_match
+def rollback(state: Path | None, slot: str) -> None:
     """Have the version serve whose place the present one took."""
     from .control import Order
 
-    _do(state, Order("rollback"))
+    _do(state, Order("rollback", slot))
 
 
 @models.command(epilog="\b\nExamples:\n  forecastd models finetune\n  forecastd models finetune boiler tank.2")
@@ -226,14 +235,17 @@ def _offline(store: Store, order: Order, body: bytes) -> str:
         if order.do == "finetune":
             raise Misuse(f"no daemon uses {store.folder}; only a running one learns")
         lineage, bodies = store.lineage(), store.models()
-        champion = lineage.champion()
+        champion = lineage.champion(order.slot)
         if champion is not None and champion.root in bodies:
-            champions = Champions(checkpoint.decode(bodies[champion.root]), lineage, bodies)
+            champions = Champions(checkpoint.decode(bodies[champion.root]), lineage, bodies, order.slot)
             done = _sound(lambda: champions.obey(order, body, time.time(), champion.step))
             store.db.change(done.changes)
             return str(done.said)
         if order.do != "import" or order.promote:
-            raise Misuse("no model has served from this folder yet: start the daemon once, or name one with --model")
+            whom = f" the series of [[model]] {order.slot!r}" if order.slot else ""
+            raise Misuse(
+                f"no model has served{whom} from this folder yet: start the daemon once, or name one with --model"
+            )
         model = _sound(lambda: checkpoint.decode(body))
         number, changes = lineage.enter(model.sha256, time.time(), "imported", body)
         store.db.change(changes)
@@ -284,6 +296,7 @@ def _row(entry: Entry) -> list[str]:
         (entry.parent or "")[:12],
         entry.model.sha256[:12],
         _when(entry.time),
+        ", ".join(entry.groups),
     ]
 
 
@@ -295,6 +308,7 @@ def _lines(entry: Entry, told: dict[str, Any], catalogue: Catalogue) -> list[tup
         ("name", entry.model.name),
         ("version", ", ".join(str(word) for word in (entry.version, entry.status) if word) or "none: a file"),
         ("checksum", entry.model.sha256),
+        *(("serves", group) for group in entry.groups),
         ("shape", f"{weights.units} units, window of {weights.window}, {', '.join(weights.channels)}"),
         ("made by", str(manifest.get("command") or manifest.get("recipe") or entry.origin or "unknown")),
     ]

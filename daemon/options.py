@@ -88,6 +88,8 @@ def declared(struct: type[msgspec.Struct] = Settings, prefix: str = "") -> Itera
         if isinstance(kind, Metadata):
             described = (kind.extra_json_schema or {}).get("description", "")
             kind = kind.type
+        if isinstance(kind, VarTupleType) and isinstance(kind.item_type, StructType):
+            continue  # tables of the file alone
         if isinstance(kind, StructType):
             yield from declared(kind.cls, f"{prefix}{field.name}.")
         else:
@@ -136,6 +138,9 @@ def read(path: str) -> dict[str, Any]:
         raise Misuse(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Misuse(f"{path}: this is not TOML: {error}") from None
+    # TOML has one name for both: a model for all, or tables of models for some.
+    if isinstance(document.get("model"), list):
+        document["models"] = document.pop("model")
     settings_of(document, path)
     return document
 
@@ -247,6 +252,7 @@ def _explained(error: str) -> str:
         table = f"{place}." if place else ""
         name = table + what.rpartition(" ")[2]
         return f"there is no setting {name!r}{_similar(name, [setting.name for setting in declared()])}"
+    place = place.replace("models[", "model[")
     return f"{place or 'settings'}: {what[0].lower()}{what[1:]}"
 
 

@@ -5,13 +5,16 @@ it imports: `now` is an argument. The daemon, `backtest`, recovery and the fault
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import translate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models import ensemble
 from ..models.forecaster import Forecaster
+from ..models.lessons import Lesson
 from ..models.path import Path
 from ..models.recurrent import Recurrent
 from ..models.table import Column, Rows, Table
@@ -36,11 +39,15 @@ class Pipeline:
         self.experts = tuple(expert.name for expert in experts)
         self.series = Table(_columns(settings.horizon, len(self.levels)))
         self.admission = Admission(settings.limits)
-        self.version = version
+        self.versions = [version]
         self.samples = 0
         self.forecasts = 0
         #: whether steps say what they have taught
         self.learning = False
+        self._patterns = [re.compile(translate(group.match)) for group in settings.models]
+        for number in range(1, len(settings.models) + 1):
+            # until its own is known, a group is served by the model of all
+            self.serve(weights, version, number)
 
     @property
     def recurrent(self) -> Recurrent | None:
@@ -82,6 +89,7 @@ class Pipeline:
         if new:
             self.series.append(new)
             self.forecaster.append(new)
+            self.assign(range(len(self.names) - new, len(self.names)))
         for places in _rounds(row):
             forecasts = self._one(row.item(places[0]), *batch.sample(places[0]), now) if len(places) == 1 else None
             if forecasts is None:
@@ -119,13 +127,47 @@ class Pipeline:
         """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""
         self.forecaster.finish()
 
-    def serve(self, weights: Weights, version: int) -> None:
-        """Forecast with another shared model of the same shape from the next step on."""
+    def serve(self, weights: Weights | None, version: int, group: int = 0) -> None:
+        """Forecast the series of `group` with another shared model of the same shape from the next step on. Group 0 is
+        that of all series that no `[[model]]` of the settings names, the others are in their order."""
         self.finish()
         for expert in self.forecaster.experts:
-            if isinstance(expert, Recurrent | Path):
+            if weights is not None and isinstance(expert, Recurrent):
+                expert.use(weights, group)
+            elif weights is not None and isinstance(expert, Path) and not group:
                 expert.use(weights)
-        self.version = version
+        self.versions[group : group + 1] = [version]
+
+    @property
+    def version(self) -> int:
+        """The version of the model that serves all series of no group."""
+        return self.versions[0]
+
+    def group(self, name: str) -> int:
+        """The group that a series of this name belongs to: the first whose pattern it matches."""
+        for number, pattern in enumerate(self._patterns, 1):
+            if pattern.match(name):
+                return number
+        return 0
+
+    def assign(self, rows: Iterable[int]) -> None:
+        """Put these rows into the groups of their names."""
+        if self._patterns and self.recurrent is not None:
+            for row in rows:
+                self.recurrent.groups.assign(row, self.group(self.names[row]))
+
+    def only(self, lesson: Lesson, group: int) -> Lesson | None:
+        """What of a lesson is about the series of `group`, numbered within it; None where nothing is."""
+        if len(self.versions) == 1:
+            return lesson
+        assert self.recurrent is not None
+        return self.recurrent.groups.only(lesson, group)
+
+    def versions_of(self, rows: Index) -> NDArray[np.int64]:
+        """The version of the model that forecasts each row."""
+        if len(self.versions) == 1 or self.recurrent is None:
+            return np.full(len(rows), self.versions[0])
+        return np.array(self.versions)[self.recurrent.groups.of(rows)]
 
     def _in_time(self, batch: Batch, row: Index, places: Index, replies: list[Reply]) -> Index:
         """The places whose samples are later than the last of their series; the others are refused."""
@@ -185,7 +227,7 @@ class Pipeline:
             weights=outlook.weights,
             score=outlook.p,
             flag=flag,
-            model=np.full(len(row), self.version),
+            model=self.versions_of(row),
         )
 
     def _one(self, number: int, value: float, time: float, now: float) -> Forecasts | None:
@@ -223,7 +265,7 @@ class Pipeline:
                 weights=[said.weights],
                 score=said.p,
                 flag=state.flag,
-                model=self.version,
+                model=self.versions[0] if len(self.versions) == 1 else self.versions_of(np.array([number])).item(),
             )
         )
 

@@ -87,6 +87,15 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 60.0
 
 
+class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A shared model for some of the series: a table `[[model]]` of the file."""
+
+    match: Annotated[
+        str, Meta(min_length=1, description="Names of series: * stands for anything, ? for one character.")
+    ]
+    model: Annotated[str, Meta(min_length=1, description="Their model: a name, or a file.")]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `forecastd run` can be told."""
 
@@ -139,6 +148,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: Annotated[str, Meta(description="The shared model: the name of a shipped or stored one, or a file.")] = (
         "general"
     )
+    #: the tables `[[model]]`; the first whose pattern a series' name matches counts
+    models: Annotated[tuple[Group, ...], Meta(max_length=32)] = ()
     experts: Annotated[
         tuple[str, ...],
         Meta(min_length=1, description="Experts that take part in the blend; one that is off costs nothing."),

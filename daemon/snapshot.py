@@ -116,6 +116,7 @@ def restore(pipeline: Pipeline, state: State) -> None:
     rows = len(state.names)
     pipeline.series.append(rows)
     pipeline.forecaster.append(rows)
+    pipeline.assign(range(rows))
     same = _alike(pipeline, state)
     whole = same
     for name, table in _tables(pipeline).items():

@@ -33,7 +33,7 @@ def standings(pipeline: Pipeline, now: float) -> Scoreboard:
         "step": cadence.step({name: series[name][shown] for name in ("log_step", "steps")}),
         "season": _known(table["season"][shown] if "season" in table.columns else np.zeros(len(shown))),
         "ready": ~np.isnan(series["forecast"][shown, 0]),
-        "model": np.full(len(shown), pipeline.version),
+        "model": pipeline.versions_of(shown),
         "mae": errors[..., 0],
         "rmse": np.sqrt(errors[..., 1]),
         "bias": errors[..., 2],

@@ -48,17 +48,20 @@ class Rival(NamedTuple):
 
 
 class Succession:
-    """Shadows, trials, and the orders that users give by hand. Of the engine's loop alone.
+    """Shadows, trials, and the orders that users give by hand, for the series of one group. Of the engine's loop alone.
 
     `news` are events and `changes` what is to be written, both since somebody took them."""
 
-    def __init__(self, pipeline: Pipeline, champions: Champions, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, champions: Champions, clock: Callable[[], float], group: int = 0, share: float = SHARE
+    ) -> None:
         self.pipeline = pipeline
         self.champions = champions
+        self.group = group
         self.news: list[dict[str, Any]] = []
         self.changes: list[Change] = []
         self.promotions = self.rollbacks = 0
-        self._clock = clock
+        self._clock, self._share = clock, share
         self._shadow = Shadow(champions.model.weights)
         self._kernel = Kernel(champions.model.weights)
         self._challenger: Rival | None = None
@@ -66,7 +69,7 @@ class Succession:
         self._budget_s, self._at = SAVED_S, clock()
         champion = champions.lineage.champion()
         if champion is not None and champion.reason in ("promoted", "by_hand"):
-            self._guard(champions.lineage.predecessor())
+            self._guard(champions.lineage.predecessor(champions.slot))
 
     @property
     def watching(self) -> bool:
@@ -79,7 +82,9 @@ class Succession:
         """Keep what a step taught, as far as there is time for it; worth calling once its forecasts are out."""
         if self._earn():
             for lesson in lessons:
-                self._shadow.take(lesson)
+                mine = self.pipeline.only(lesson, self.group)
+                if mine is not None:
+                    self._shadow.take(mine)
                 if not self._spend():
                     break
 
@@ -160,7 +165,7 @@ class Succession:
         self._challenger = self._guarding = None
         if event != "rolled_back":
             self._guard(before)
-        self.pipeline.serve(self.champions.weights, self.champions.number)
+        self.pipeline.serve(self.champions.weights, self.champions.number, self.group)
         self._tell(event, number=self.champions.number, before=before, **figures)
 
     def _guard(self, number: int | None) -> None:
@@ -172,11 +177,15 @@ class Succession:
             log.warning("version %d cannot watch the champion: %s", number, error)
 
     def _tell(self, event: str, **figures: Any) -> None:
+        if self.champions.slot:
+            figures["match"] = self.champions.slot
         self.news.append({"event": event, **figures})
         log.info("model: %s, %s", event, ", ".join(f"{name} {_text(value)}" for name, value in figures.items()))
 
     def _line(self, role: str, number: int, model: Checkpoint, figures: Mapping[str, Any]) -> dict[str, Any]:
         found = {"name": model.name, "version": number, "sha256": model.sha256, "status": role}
+        if self.champions.slot:
+            found["match"] = self.champions.slot
         return {**found, "recipe": model.manifest.get("recipe"), **figures}
 
     # ---- the time that is left
@@ -184,7 +193,7 @@ class Succession:
     def _earn(self) -> bool:
         """Count the time that has passed; whether somebody is in the shadow and there is time for it."""
         now = self._clock()
-        self._budget_s, self._at = min(self._budget_s + SHARE * (now - self._at), SAVED_S), now
+        self._budget_s, self._at = min(self._budget_s + self._share * (now - self._at), SAVED_S), now
         return self.watching and self._budget_s > 0.0
 
     def _spend(self) -> bool:

@@ -14,12 +14,10 @@ import numpy as np
 from . import lattice, scaling
 from .channels import LEVEL_CLIP, NAMES, Instant, Moment
 from .copies import Copies
-from .kernel import Kernel, OpenWindows
+from .groups import Groups
+from .kernel import OpenWindows
 from .table import Array, Column, Row
 from .weights import Weights
-
-#: Up to so many rows a step the open windows are faster than a full pass.
-FEW = 4
 
 #: The shares a copy may have in what is served, and the half-life, in samples, of the losses they are judged by: a
 #: Huber loss of the error in units of s, a line beyond `HUBER`, no larger than `FAR`.
@@ -44,14 +42,17 @@ class Recurrent:
             "rnn_losses": Column((len(SHARES),)),
         }
         self.copies = Copies()
-        self.use(weights)
-
-    def use(self, weights: Weights) -> None:
-        """Forecast with other weights of the same structure from now on."""
-        self.weights = weights
-        self.kernel = Kernel(weights)
-        self.open = OpenWindows(self.kernel)
+        self.groups = Groups(weights)
         self.picked = None if self.raw or weights.channels == NAMES else [NAMES.index(c) for c in weights.channels]
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the model that serves all rows of no group."""
+        return self.groups.models[0].weights
+
+    def use(self, weights: Weights, group: int = 0) -> None:
+        """Forecast the rows of `group` with other weights of the same structure from now on."""
+        self.groups.use(weights, group)
 
     def update(self, state: Mapping[str, Array], moment: Moment) -> None:
         """Push the newest channels into the window, and judge what was said of this sample."""
@@ -68,12 +69,7 @@ class Recurrent:
         """The shared model's forecasts, shape (n, horizon), the steps after the first fed with what is served; and in
         one more column the copies', one step ahead, where any of these rows has one."""
         window, count = state["window"], state["count"]
-        if len(window) <= FEW:
-            places = zip(state["row"].tolist(), count.tolist(), window, strict=True)
-            f = np.array([self.open.forecast(row, number, inputs) for row, number, inputs in places])
-        else:
-            f = self.kernel.forward(window).astype(np.float64)
-        first = self._output(f, moment.x, state)
+        first = self._output(self.groups.forward(state["row"], count, window), moment.x, state)
         own = self.copies.forward(state["row"], count, window)
         if own is not None:
             own = self._output(own, moment.x, state)
@@ -117,7 +113,7 @@ class Recurrent:
 
     def products_one(self, row: Row, now: Instant) -> list[float]:
         """The shared model's forecast, and the copy's where there is one."""
-        said = [self._say(self.open, row, now)]
+        said = [self._say(self.groups.windows_of(row.row), row, now)]
         if own := self.copies.open.get(row.row):
             said.append(self._say(own, row, now))
         return said
@@ -193,7 +189,7 @@ class Recurrent:
             channels[:, 1] = np.clip((x - m) / sd, -LEVEL_CLIP, LEVEL_CLIP)
             window[:, :-1] = window[:, 1:]
             window[:, -1] = self._inputs(x, channels)
-            path[:, step] = ahead = self._output(self.kernel.forward(window).astype(np.float64), x, state)
+            path[:, step] = ahead = self._output(self.groups.through(state["row"], window), x, state)
 
 
 def _push(window: Array, inputs: Array) -> None:

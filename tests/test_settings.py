@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from forecastd.daemon import configure
 from forecastd.daemon.cli import main
-from forecastd.daemon.options import Setting, declared, settings_of
-from forecastd.daemon.settings import Learning, Limits, Settings
+from forecastd.daemon.options import Setting, declared, read, settings_of
+from forecastd.daemon.settings import Group, Learning, Limits, Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 EVERY = list(declared())
@@ -68,7 +68,7 @@ def test_the_page_is_up_to_date() -> None:
 def test_nothing_is_declared_that_is_not_a_setting() -> None:
     """The names are the fields of the classes, in their order."""
     tables = {"learning": Learning, "limits": Limits}
-    fields = [field for field in Settings.__struct_fields__ if field not in tables]
+    fields = [field for field in Settings.__struct_fields__ if field not in (*tables, "models")]
     for table, struct in tables.items():
         fields += [f"{table}.{name}" for name in struct.__struct_fields__]
     assert [setting.name for setting in EVERY] == fields
@@ -203,6 +203,44 @@ def test_a_wrong_flag_or_variable_is_one_line(arguments: list[str], environment:
     assert result.stderr.count("\n") == 1
 
 
+GROUPS = """
+[[model]]
+match = "boiler.*"
+model = "sine"
+[[model]]
+match = "*"
+model = "boiler.npz"
+"""
+
+
+def test_groups_of_series_with_models_of_their_own_are_tables_of_the_file(file: Path) -> None:
+    """In their order; a flag beside them is about all other series."""
+    file.write_text("horizon = 2\n" + GROUPS)
+    settings = settings_of(read(str(file)))
+    assert settings.models == (Group(match="boiler.*", model="sine"), Group(match="*", model="boiler.npz"))
+    assert (settings.model, settings.horizon) == ("general", 2)
+    told = invoke("config", "show", "--config", str(file), "--model", "sine").stdout
+    assert '# model = "sine"  # flag' in told
+    again = file.with_name("again.toml")
+    again.write_text(told)
+    assert settings_of(read(str(again))) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[model]]\nmatch = "a"', "model[0]"),
+        ('[[model]]\nmatch = ""\nmodel = "sine"', "model[0].match"),
+        ('[[model]]\nmatch = "a"\nmodel = "sine"\nunits = 3', "there is no setting"),
+        ('model = "sine"\n[[model]]\nmatch = "a"\nmodel = "sine"', "this is not TOML"),
+    ],
+)
+def test_a_wrong_group_is_one_line(text: str, said: str, file: Path) -> None:
+    file.write_text(text)
+    result = invoke("config", "check", str(file))
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
 def test_a_port_of_zero_and_localhost_are_made_ready_for_zeromq() -> None:
     """It binds to numbers only, and has a name of its own for any port."""
     from forecastd.daemon.endpoint import parse
@@ -223,7 +261,7 @@ def test_the_file_init_writes_is_one_that_runs_and_changes_nothing(file: Path) -
     bare = "\n".join(line.removeprefix("# ") if " = " in line else line for line in file.read_text().splitlines())
     written = tomllib.loads(bare)
     assert msgspec.convert(written, Settings) == Settings()
-    assert set(written) == set(Settings.__struct_fields__)
+    assert set(written) == set(Settings.__struct_fields__) - {"models"}
     assert set(written["limits"]) == set(Limits.__struct_fields__)
 
 
