@@ -148,7 +148,8 @@ class Forecaster:
             self._lent = None
         if self._taught is not None:
             lessons, parts = self._taught
-            lessons.append(Lesson(*(np.array([part]) for part in parts), True))
+            row, x, s, seen, fresh = (np.array([part]) for part in parts)
+            lessons.append(Lesson(row, x, s, seen, fresh, True))
             self._taught = None
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
