@@ -254,7 +254,7 @@ def judge(row: Row, x: float, error: float, sigma: float, rule: Rule) -> tuple[f
     up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
     direction = rule.direction
     size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
-    of_size, of_drift = row.quantiles if hasattr(row, "quantiles") else _quantiles(row)
+    of_size, of_drift = row.memo.get("quantiles") or _quantiles(row)
     excess, drift_excess = size / of_size[-1] - 1.0, drift / of_drift - 1.0
     log_p = _beyond_one(row, 0, excess, _below_one(of_size, size))
     log_drift = _beyond_one(row, 1, drift_excess, 0.0)
@@ -318,7 +318,7 @@ def _learn_one(
             of[_SLOPE] = max(of[_SLOPE] - GAIN * (1.0 if of[_CALM] >= CALM else AGAIN), _LOW)
         of[_CALM] = 0.0 if alarm else of[_CALM] + 1.0
     row.unusual = known[0] + known[1]
-    row.quantiles = _quantiles(row)
+    row.memo["quantiles"] = _quantiles(row)
 
 
 def _moved(at: float, start: float, step: float) -> float:

@@ -107,7 +107,6 @@ class Seasonal:
             row.store()
             self._look(row.views, np.array([0]))
             row.load()
-            row.past = None
         if row.season:
             _learn_one(row, now.x, now.s)
 
@@ -211,7 +210,7 @@ def _forecast(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
 
 def _forecast_one(row: Row) -> float:
     """The one-step forecast of one row, in plain floats."""
-    past = _held(row, getattr(row, "past", None) or _past_one(row, row.season_clock + 1))
+    past = _held(row, row.memo.get("past") or _past_one(row, row.season_clock + 1))
     row.late.append(partial(_look_ahead, row))
     spread, ar, off = row.season_spread, row.ar, row.season_terms[0]
     a, b = _weights(row.season_fit, spread)
@@ -266,7 +265,7 @@ def _fill(values: Array) -> None:
 
 def _look_ahead(row: Row) -> None:
     """Look up the past of the sample after the next, which is known already if a season is not very short."""
-    row.past = _past_one(row, row.season_clock + 2) if row.season >= 3.0 else None
+    row.memo["past"] = _past_one(row, row.season_clock + 2) if row.season >= 3.0 else None
 
 
 def _past_one(row: Row, clock: int) -> list[float]:

@@ -50,7 +50,7 @@ def observe(row: Row, x: float) -> Instant:
         row.centre = centre = centre + (step if tame > centre else -step)
     residual, margin = x - row.ar, 0.2 * (high - low)
     lowest, highest = low - margin, high + margin
-    expected, terms = row.expansion if hasattr(row, "expansion") else _expand(row)
+    expected, terms = row.memo.get("expansion") or _expand(row)
     e = tame - centre - expected
     row.ar2, row.ar10, row.ar = [min(max(centre + q0 + (q1 + q2 * e) * e, lowest), highest) for q0, q1, q2 in terms]
     row.late.append(partial(_update_lattice, row, tame - centre))
@@ -61,7 +61,7 @@ def observe(row: Row, x: float) -> Instant:
 
 def _update_lattice(row: Row, y: float) -> None:
     lattice.update(row.views, np.array([y]))
-    row.expansion = _expand(row)
+    row.memo["expansion"] = _expand(row)
 
 
 def _expand(row: Row) -> tuple[float, list[list[float]]]:

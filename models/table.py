@@ -15,8 +15,10 @@ Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
 
 
-#: Slices whose views are kept, about 10 KB each, and rows that are lent at a time.
+#: Slices and rows whose views are kept, about 10 KB each.
 VIEWS_MAX = 1024
+#: Rows that are lent at a time: who wants the arrays waits until all of them are back, for some 20 µs each.
+LENT_MAX = 64
 
 
 class Column(NamedTuple):
@@ -46,6 +48,8 @@ class Row:
         self.views = views
         #: work that the forecast does not wait for, but the next sample and whoever reads the table do
         self.late: list[Callable[[], None]] = []
+        #: what was worked out ahead from the numbers; forgotten when they come from the table again
+        self.memo: dict[str, Any] = {}
         several = [name for name, column in columns.items() if column.shape]
         self._numbers = [name for name in columns if name not in several]
         self._lists = [(name, views[name].reshape(-1)) for name in several if columns[name].plain]
@@ -55,6 +59,7 @@ class Row:
 
     def load(self) -> None:
         """Take the numbers out of the table."""
+        self.memo.clear()
         for name in self._numbers:
             setattr(self, name, self.views[name].item())
         for name, view in self._lists:
@@ -87,6 +92,7 @@ class Table:
         self.length = 0
         self._arrays: dict[str, Array] = {name: _filled(column, capacity) for name, column in self.columns.items()}
         self._views: dict[tuple[int, int], dict[str, Array]] = {}
+        self._rows: dict[int, Row] = {}
         self._lent: dict[int, Row] = {}
 
     @property
@@ -110,6 +116,7 @@ class Table:
         start, self.length = self.length, self.length + count
         while self.capacity < self.length:
             self._views.clear()
+            self._rows.clear()
             for name, column in self.columns.items():
                 self.arrays[name] = np.concatenate([self.arrays[name], _filled(column, self.capacity)])
             self.capacity *= 2
@@ -144,9 +151,19 @@ class Table:
         step."""
         row = self._lent.get(number)
         if row is None:
-            if len(self._lent) >= VIEWS_MAX:
-                self._recall()
-            row = self._lent[number] = Row(self._view(slice(number, number + 1)), self.columns)
+            if len(self._lent) >= LENT_MAX:
+                self._lent.pop(next(iter(self._lent))).store()
+            row = self._lent[number] = self._row(number)
+        return row
+
+    def _row(self, number: int) -> Row:
+        row = self._rows.get(number)
+        if row is not None:
+            row.load()
+            return row
+        if len(self._rows) >= VIEWS_MAX:
+            self._rows.clear()
+        row = self._rows[number] = Row(self._view(slice(number, number + 1)), self.columns)
         return row
 
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:
