@@ -32,7 +32,8 @@ ANSWER_S = 10.0
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to do. `import`: the model of the second frame becomes a version, and serves with `promote`. `promote`:
     version `number` serves. `rollback`: the predecessor serves. `finetune`: the copies of `series` (all if empty) are
-    tuned as soon as may be. `slot` is the pattern of the `[[model]]` it is about, empty for the model of all series.
+    tuned as soon as may be, or with `shared` a challenger of the shared model is drawn. `slot` is the pattern of the
+    `[[model]]` that it is about, empty for the model of all series.
     """
 
     do: Literal["import", "promote", "rollback", "finetune"]
@@ -40,6 +41,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int = 0
     promote: bool = False
     series: tuple[str, ...] = ()
+    shared: bool = False
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -126,6 +125,7 @@ class Engine:
             self.answer(self.keeper.durable())
         if self.learning and self.learning.socket in ready:
             self.learning.hear()
+            self.challenge()
         if self.control is not None and self.control.socket in ready:
             while (asked := self.control.receive()) is not None:
                 self.obey(*asked)
@@ -201,7 +201,7 @@ class Engine:
             return self.control.send(peer, Told(error=self._no_slot(order.slot)))
         try:
             if order.do == "finetune":
-                return self.control.send(peer, Told(self.teach(order.series)))
+                return self.control.send(peer, Told(self.teach(order)))
             done = succession.obey(order, body, time.time(), self.keeper.step + 1)
         except ValueError as error:
             return self.control.send(peer, Told(error=" ".join(str(error).split())))
@@ -213,11 +213,28 @@ class Engine:
         slots = ", ".join(repr(one.champions.slot) for one in self.successions[1:]) or "none"
         return f"no [[model]] of the configuration has match = {slot!r}; there are {slots}"
 
-    def teach(self, series: Sequence[str]) -> str:
-        """Have the copies of these series (all of them if empty) tuned; what to say of it. ValueError, in one line."""
+    def challenge(self) -> None:
+        """Have the challenger that the trainer sent, if any, forecast in the champion's shadow."""
+        assert self.learning is not None
+        if self.learning.challenger is None:
+            return None
+        (weights, told), self.learning.challenger = self.learning.challenger, None
+        if weights is None:
+            return self.successions[0].spare()
+        data = {"source": "live", "series": told.series, "windows": told.windows}
+        scores = {"held_out_mae": told.after, "parent_held_out_mae": told.before}
+        try:
+            if not self.successions[0].challenge(weights, data, scores):
+                log.info("model: a challenger was passed over, for another one is on trial")
+        except ValueError as error:
+            log.warning("model: a challenger was refused: %s", error)
+        return None
+
+    def teach(self, order: Order) -> str:
+        """Have copies tuned, or a challenger of the shared model; what to say of it. ValueError, in one line."""
         if self.learning is None:
             raise ValueError("this daemon does not learn: `finetune` is off, or its model cannot be tuned")
-        return self.learning.order(series)
+        return self.learning.dare() if order.shared else self.learning.order(order.series)
 
     def decide(self, replies: list[Reply]) -> None:
         """Put what was decided about the models into a step of its own, between the samples before and those after."""

@@ -24,7 +24,22 @@ from . import copied, letter
 from .batch import Effects
 from .child import Parent
 from .histogram import Histogram
-from .letter import Asked, Began, Begin, Done, Dropped, Gains, Held, Hello, Letter, Resting, Taught, Told
+from .letter import (
+    Asked,
+    Began,
+    Begin,
+    Challenge,
+    Challenger,
+    Done,
+    Dropped,
+    Gains,
+    Held,
+    Hello,
+    Letter,
+    Resting,
+    Taught,
+    Told,
+)
 from .link import Link
 from .pipeline import Pipeline
 from .scoreboard import Scoreboard
@@ -73,6 +88,9 @@ class Learning:
         self._changed: dict[int, Weights | None] = {}
         self._news: list[dict[str, Any]] = []
         self._told: dict[int, tuple[str, float]] = {}
+        #: a challenger of the shared model (None: there is no better one) and what it learnt from, until somebody
+        #: takes it
+        self.challenger: tuple[Weights | None, Challenger] | None = None
         pipeline.learning = True
 
     @classmethod
@@ -174,6 +192,12 @@ class Learning:
             raise ValueError("there is no trainer yet: it starts when a series has taught enough; try again later")
         return f"asked the trainer for {len(series) or 'all'} series; /api/v1/models tells what comes of it"
 
+    def dare(self) -> str:
+        """Have a challenger of the shared model drawn; what to say of it. ValueError, in one line."""
+        if not self._send(Challenge()):
+            raise ValueError("there is no trainer yet: it starts when a series has taught enough; try again later")
+        return "asked the trainer for a challenger; /api/v1/models tells what comes of it"
+
     def begin(self) -> None:
         """Have the trainer begin with the shared model and the copies as they are now."""
         self._shared = self.shared
@@ -217,6 +241,8 @@ class Learning:
             for row in filter(self._known, said.rows):
                 self._due.append((row, None))
                 self._tell(row, "dropped")
+        elif isinstance(said, Challenger):
+            self._challenged(said, body)
         elif isinstance(said, Done):
             self.durations.observe(said.seconds)
             self.cpu_s += said.cpu_s
@@ -240,6 +266,13 @@ class Learning:
                 log.warning("the trainer sent no weights: %s", error)
                 outcome = "failed"
         self._tell(said.row, outcome, before=said.before, after=said.after, cause=said.cause)
+
+    def _challenged(self, said: Challenger, body: list[bytes]) -> None:
+        try:
+            form = structure(copied.bare(self.shared))
+            self.challenger = copied.unpacked(b"".join(body), form) if body else None, said
+        except ValueError as error:
+            log.warning("the trainer sent no challenger: %s", error)
 
     def _tell(self, row: int, outcome: str, **numbers: Any) -> None:
         """Count what came of a fine-tune; tell of it unless the same was told of the series lately."""

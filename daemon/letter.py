@@ -47,6 +47,10 @@ class Asked(msgspec.Struct, tag="asked"):
     rows: list[int] | None
 
 
+class Challenge(msgspec.Struct, tag="challenge"):
+    """Draw a challenger of the shared model as soon as may be."""
+
+
 class Hello(msgspec.Struct, tag="hello"):
     """The trainer `trainer` is there and knows nothing."""
 
@@ -76,6 +80,16 @@ class Told(msgspec.Struct, tag="told"):
     cause: str
 
 
+class Challenger(msgspec.Struct, tag="challenger"):
+    """A challenger of the shared model, whose weights come with it: the loss on held-out windows of the shared model,
+    `before`, and of it, `after`, and how many series and windows it learnt from. Without weights: none was better."""
+
+    before: float = 0.0
+    after: float = 0.0
+    series: int = 0
+    windows: int = 0
+
+
 class Done(msgspec.Struct, tag="done"):
     """The work on the rows of the last `Began` is over; it took so long, and used so much of the processor."""
 
@@ -89,7 +103,9 @@ class Resting(msgspec.Struct, tag="resting"):
     seconds: float
 
 
-Letter = Begin | Taught | Held | Gains | Asked | Hello | Began | Told | Dropped | Done | Resting
+Letter = (
+    Begin | Taught | Held | Gains | Asked | Challenge | Hello | Began | Told | Challenger | Dropped | Done | Resting
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Letter)

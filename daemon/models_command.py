@@ -181,17 +181,21 @@ def rollback(state: Path | None, slot: str) -> None:
     _do(state, Order("rollback", slot))
 
 
-@models.command(epilog="\b\nExamples:\n  forecastd models finetune\n  forecastd models finetune boiler tank.2")
+@models.command(
+    epilog="\b\nExamples:\n  forecastd models finetune\n  forecastd models finetune boiler tank.2\n"
+    "  forecastd models finetune --shared"
+)
 @click.argument("series", nargs=-1)
 @_state
-def finetune(series: tuple[str, ...], state: Path | None) -> None:
+@click.option("--shared", is_flag=True, help="Tune the shared model instead: a challenger of it goes on trial.")
+def finetune(series: tuple[str, ...], state: Path | None, shared: bool) -> None:
     """Have a running daemon tune its copies for these series (all, if none is named) as soon as may be.
 
     Cool-down and budget hold all the same; what comes of it is among the events of `/api/v1/models`.
     """
     from .control import Order
 
-    _do(state, Order("finetune", series=series))
+    _do(state, Order("finetune", series=series, shared=shared))
 
 
 def _packed(model: Checkpoint) -> bytes:

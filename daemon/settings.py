@@ -75,6 +75,9 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     series: Annotated[
         int, Meta(ge=1, le=100_000, description="Series whose newest 2,200 samples the trainer keeps, 80 KB each.")
     ] = 1024
+    challenge_s: Annotated[
+        float, Meta(ge=0, description="Seconds between two challengers of the shared model; 0 for never.")
+    ] = 3600.0
     cpu_share: Annotated[
         float, Meta(gt=0, le=1, description="Share of one processor core that the trainer may use on average.")
     ] = 0.5

@@ -12,12 +12,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..models.checkpoint import Checkpoint, CheckpointError
+from ..models.checkpoint import Checkpoint, CheckpointError, seal
 from ..models.kernel import Kernel
 from ..models.lessons import Lesson
 from ..models.shadow import Shadow
 from ..models.trial import Guard, Trial, Verdict
-from .champion import Champions, Done
+from ..models.weights import Weights
+from .champion import Champions, Done, bare
 from .lineage import Change
 from .pipeline import Pipeline
 
@@ -97,15 +98,29 @@ class Succession:
             self._spend()
         return bool(self.news or self.changes)
 
-    def challenge(self, model: Checkpoint, now: float, step: int) -> bool:
-        """Have a model forecast in the champion's shadow; false while another one does. ValueError for one that cannot
-        take the champion's place."""
+    def challenge(self, weights: Weights, data: Mapping[str, Any], scores: Mapping[str, Any]) -> bool:
+        """Have a model that was tuned from the champion forecast in its shadow; false while another one does. `data`
+        and `scores` are what it learnt from and how it did. ValueError for one that cannot take the champion's place.
+        """
         if self._challenger is not None:
             return False
+        champion = self.champions.model
+        manifest = {
+            "name": f"{self.champions.root.name}-tuned",
+            "recipe": "tuned on what arrived",
+            "parent": {"name": champion.name, "sha256": champion.sha256},
+            "data": dict(data),
+            "scores": dict(scores),
+        }
+        model = seal(bare(Checkpoint(weights, manifest)))
         self.champions.fitting(model.weights)
         self._challenger = Rival(0, model, Kernel(model.weights), Trial(*CHALLENGE))
         self._tell("challenger", outcome="on_trial", name=model.name, sha256=model.sha256)
         return True
+
+    def spare(self) -> None:
+        """Take in that nothing better than the champion came out of what has arrived, so that there is no trial."""
+        self._tell("challenger", outcome="none_better", name=f"{self.champions.root.name}-tuned")
 
     def obey(self, order: Order, body: bytes, now: float, step: int) -> Done:
         """Do what was ordered by hand. ValueError, in one line, where it cannot be done."""

@@ -26,7 +26,22 @@ from ..models.weights import Weights, structure
 from . import copied, letter
 from .agenda import Agenda
 from .child import Parent
-from .letter import Asked, Began, Begin, Done, Dropped, Gains, Held, Hello, Letter, Resting, Taught, Told
+from .letter import (
+    Asked,
+    Began,
+    Begin,
+    Challenge,
+    Challenger,
+    Done,
+    Dropped,
+    Gains,
+    Held,
+    Hello,
+    Letter,
+    Resting,
+    Taught,
+    Told,
+)
 from .link import Link
 from .quota import Quota
 from .settings import Learning, Settings
@@ -69,6 +84,7 @@ class Trainer:
         self.quota = Quota(options.cpu_share, options.budget_s_day, clock())
         self.agenda = Agenda(options)
         self.rounds = Rounds()
+        self._challenged_at = clock()
 
     def run(self) -> None:
         """Start and loop; ends with the supervisor."""
@@ -101,6 +117,7 @@ class Trainer:
             if said.trainer == self._name:
                 self.learner = self._make(copied.unpacked(b"".join(body), said.structure), self.options)
                 self.agenda, self.rounds = Agenda(self.options), Rounds()
+                self._challenged_at = self._clock()
         elif self.learner is None:
             return
         elif isinstance(said, Taught):
@@ -115,6 +132,8 @@ class Trainer:
                 self._say(Dropped(idle))
         elif isinstance(said, Asked):
             self.agenda.ask(said.rows, "asked")
+        elif isinstance(said, Challenge):
+            self._challenged_at = -1e9
 
     def work(self) -> None:
         """Does one job, if one is due and the processor may be used for it."""
@@ -126,6 +145,8 @@ class Trainer:
         due = self.agenda.due(self.learner, now)[:JOB_ROWS]
         if due:
             self._job(due, now)
+        elif self.options.challenge_s and now - self._challenged_at >= self.options.challenge_s:
+            self._challenge(now)
 
     def _job(self, due: list[int], began: float) -> None:
         assert self.learner is not None
@@ -134,6 +155,20 @@ class Trainer:
             cause = self.agenda.done(tune.row, began)
             told = Told(tune.row, tune.outcome, _known(tune.before), _known(tune.after), cause)
             self._say(told, *([copied.packed(copied.bare(tune.weights))] if tune.weights else []))
+        self._done(began)
+
+    def _challenge(self, began: float) -> None:
+        assert self.learner is not None
+        self._challenged_at = began
+        found = self.learner.challenge()
+        if found is None:
+            self._say(Challenger())
+        else:
+            told = Challenger(found.before, found.after, found.series, found.windows)
+            self._say(told, copied.packed(copied.bare(found.weights)))
+        self._done(began)
+
+    def _done(self, began: float) -> None:
         now, used_s = self._clock(), self._cpu()
         cpu_s, self._used_s = used_s - self._used_s, used_s
         self.quota.spend(cpu_s, now - self._worked_at, now)

@@ -24,6 +24,7 @@ from forecastd.daemon.settings import Learning as Options
 from forecastd.daemon.settings import Settings
 from forecastd.daemon.standings import standings
 from forecastd.daemon.trainer import Trainer
+from forecastd.models.challenger import Challenge
 from forecastd.models.learner import FIRST, Learner, Tune
 from forecastd.models.lessons import Lessons
 from forecastd.models.weights import Weights, digest
@@ -308,7 +309,7 @@ def test_a_copy_is_adopted_between_two_batches_and_kept_with_the_next(rig: Rig) 
     assert board.counters["copies"] == 3
     assert board.finetunes == {"tuned": 3}
     assert [event["series"] for event in board.events] == ["s0", "s1", "s2"]
-    assert sum(board.finetune_counts) >= 1
+    until(lambda: (rig.learning.hear(), sum(rig.board().finetune_counts))[1])
 
 
 def test_no_more_copies_change_between_two_batches_than_cost_no_time(rig: Rig) -> None:
@@ -465,3 +466,69 @@ def test_drift_is_a_cause(rig: Rig) -> None:
         rig.names = rig.names[1:] + rig.names[:1]
         rig.step()
     rig.until(trainer, lambda: "drift" in causes)
+
+
+# ---- the shared model
+
+
+class Darer(Nudger):
+    """A learner whose challengers are the shared model with a slightly larger bias."""
+
+    #: what a challenger is, None where none would be better
+    made: Weights | None = replace(MODEL, readout_bias=MODEL.readout_bias + np.float32(0.5))
+
+    def challenge(self) -> Challenge | None:
+        return Challenge(self.made, 1.0, 0.9, 3, 300) if self.made is not None else None
+
+
+def darer(anchor: Weights, options: Options) -> Learner:
+    return Darer(anchor, options.every_samples, options.copies, options.series)
+
+
+def test_a_challenger_that_is_asked_for_is_drawn_and_comes_back_with_what_it_learnt_from(rig: Rig) -> None:
+    with pytest.raises(ValueError, match="no trainer yet"):
+        rig.learning.dare()
+    trainer = rig.trainer(darer)
+    assert "a challenger" in rig.learning.dare()
+    rig.until(trainer, lambda: rig.learning.challenger)
+    assert rig.learning.challenger is not None
+    weights, told = rig.learning.challenger
+    assert Darer.made is not None and digest(weights) == digest(Darer.made)
+    assert (told.before, told.after, told.series, told.windows) == (1.0, 0.9, 3, 300)
+
+
+@pytest.mark.parametrize(("challenge_s", "drawn"), [(100.0, 3), (0.0, 0)])
+def test_challengers_are_drawn_at_intervals_or_never(tmp_path: Path, challenge_s: float, drawn: int) -> None:
+    """The first one after a whole interval, however long the others take."""
+    now, made = 0.0, 0
+
+    class Counting(Darer):
+        def challenge(self) -> Challenge | None:
+            nonlocal made
+            made += 1
+            return None
+
+    rig = Rig(tmp_path)
+    link = rig.link()
+    options = msgspec.structs.replace(SETTINGS.learning, challenge_s=challenge_s)
+    trainer = Trainer(options, link, Ear(), lambda anchor, _: Counting(anchor, 64, 8, 8), lambda: now, lambda: 0.0)  # type: ignore[arg-type]
+    trainer.greet()
+    until(lambda: (rig.learning.hear(), trainer.hear(), trainer.learner)[-1])
+    for _ in range(35):
+        trainer.work()
+        now += 10.0
+    assert made == drawn
+    if drawn:
+        until(lambda: (rig.learning.hear(), rig.learning.challenger)[1])
+        assert rig.learning.challenger == (None, letter.Challenger()), "none was better"
+    rig.close()
+
+
+@pytest.mark.parametrize("body", [b"short", copied.packed(replace(MODEL, bias=MODEL.bias * np.float32(np.nan)))])
+def test_fault_22_a_challenger_that_is_none_is_passed_over(rig: Rig, body: bytes) -> None:
+    link = rig.link()
+    rig.learning._trainer = 1
+    say(link, letter.Challenger(1.0, 0.9, 3, 300), body)
+    say(link, Told(1, "rejected", 1.0, 2.0, "samples"))
+    until(lambda: (rig.learning.hear(), rig.learning.outcomes)[1])
+    assert rig.learning.challenger is None

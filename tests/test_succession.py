@@ -81,6 +81,9 @@ class World:
         self.events += self.succession.taken()[0]
         return said
 
+    def challenge(self, model: Checkpoint) -> bool:
+        return self.succession.challenge(model.weights, {"series": 3}, {"held_out_mae": 0.5})
+
     def promote(self, model: Checkpoint) -> None:
         assert self.obey(Order("import", promote=True), encode(model)).endswith("serves")
 
@@ -120,8 +123,8 @@ def test_a_model_that_is_as_good_stays() -> None:
 def test_a_better_challenger_is_promoted_and_watched_by_the_one_before() -> None:
     world = World(BAD)
     world.run(60)
-    assert world.succession.challenge(GENERAL, NOW, 1)
-    assert not world.succession.challenge(GENERAL, NOW, 1), "one at a time"
+    assert world.challenge(GENERAL)
+    assert not world.challenge(GENERAL), "one at a time"
     assert world.run(500, "promoted") < 250
     assert world.pipeline.version == 2 and world.champions.model.sha256 == GENERAL.sha256
     on_trial, won, promoted = world.events
@@ -131,6 +134,13 @@ def test_a_better_challenger_is_promoted_and_watched_by_the_one_before() -> None
     champion = world.champions.lineage.champion()
     assert champion is not None and (champion.reason, champion.number) == ("promoted", 2)
     assert champion.figures["samples"] == promoted["samples"]
+    manifest = world.champions.model.manifest
+    assert manifest["parent"] == {"name": "spoilt", "sha256": BAD.sha256}
+    assert (manifest["name"], manifest["data"], manifest["scores"]) == (
+        "spoilt-tuned",
+        {"series": 3},
+        {"held_out_mae": 0.5},
+    )
 
 
 def test_a_worse_challenger_loses_and_nothing_changes() -> None:
@@ -138,7 +148,7 @@ def test_a_worse_challenger_loses_and_nothing_changes() -> None:
     plain, world = World(), World()
     for one in (plain, world):
         one.run(60)
-    world.succession.challenge(BAD, NOW, 1)
+    world.challenge(BAD)
     world.run(300)
     plain.run(300)
     assert [event["outcome"] for event in world.events] == ["on_trial", "lost"]
@@ -151,19 +161,19 @@ def test_a_worse_challenger_loses_and_nothing_changes() -> None:
 def test_a_challenger_of_another_shape_or_with_a_number_that_is_none_is_refused() -> None:
     world = World()
     with pytest.raises(Unfit, match="units"):
-        world.succession.challenge(model(units=3), NOW, 1)
+        world.challenge(model(units=3))
     nan = replace(GENERAL.weights, bias=np.full_like(GENERAL.weights.bias, np.nan))
     with pytest.raises(ValueError, match="not finite"):
-        world.succession.challenge(Checkpoint(nan, {}), NOW, 1)
+        world.challenge(Checkpoint(nan, {}))
     assert not world.succession.watching
 
 
 def test_an_order_by_hand_ends_a_trial() -> None:
     """It was about the champion there was."""
     world = World()
-    world.succession.challenge(spoilt(0.1), NOW, 1)
+    world.challenge(spoilt(0.1))
     world.promote(GOOD if world.champions.model.sha256 != GOOD.sha256 else BAD)
-    assert world.succession.challenge(spoilt(0.1), NOW, 1), "there is room for another one"
+    assert world.challenge(spoilt(0.1)), "there is room for another one"
 
 
 def test_orders_say_what_became_of_them() -> None:
@@ -228,7 +238,7 @@ def test_what_is_told_of_the_models_has_roles_and_figures() -> None:
     world = World()
     world.promote(spoilt(0.001))
     world.run(30)
-    world.succession.challenge(BAD, NOW, 1)
+    world.challenge(BAD)
     roles = {one["status"]: one for one in world.succession.told()}
     assert [roles[role]["version"] for role in ("champion", "predecessor", "challenger")] == [2, 1, 0]
     assert roles["predecessor"]["rounds"] > 0 and "evidence" in roles["predecessor"]

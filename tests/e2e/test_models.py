@@ -128,3 +128,27 @@ def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(tmp_path: P
         assert "units are 64" in models(tmp_path, "promote", "path", status=2)
         assert wave.send()["model"] == 1
         assert list(listed(tmp_path)) == [1]
+
+
+@pytest.mark.timeout(300)
+def test_a_challenger_of_the_shared_model_is_drawn_when_asked_for_and_put_on_trial(tmp_path: Path) -> None:
+    """By the trainer, from what has arrived; it serves nobody unless it wins."""
+    with Daemon(tmp_path, FORECASTD_RUN_FINETUNE="true", FORECASTD_RUN_LEARNING_COPIES="0") as daemon:
+        wave = Wave(daemon)
+        for _ in range(700):
+            wave.send()
+        until(lambda: daemon.children().get("trainer"))
+
+        def trials() -> list[dict[str, Any]]:
+            command = [sys.executable, "-m", "forecastd", "models", "finetune", "--shared"]
+            said = subprocess.run([*command, "--state", str(tmp_path / "state")], capture_output=True, text=True)
+            assert said.returncode == 0 or "no trainer yet" in said.stderr, said.stderr
+            for _ in range(100):
+                wave.send()
+            events = json.loads(daemon.fetch("/api/v1/models"))["events"]
+            return [one for one in events if one["event"] == "challenger" and one["outcome"] != "none_better"]
+
+        first = until(trials, within_s=120)[0]
+        assert (first["outcome"], first["name"]) == ("on_trial", "general-tuned")
+        assert daemon.end(signal.SIGTERM) == 0
+        assert "Traceback" not in daemon.log()
