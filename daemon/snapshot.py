@@ -137,7 +137,7 @@ _DEPENDENT = {
     *blend.columns(1, 1),
     *conformal.columns(1, 1),
     *score.columns(1, 1, 1),
-    *("due", "due_made", "due_widths", "weights", "forecast", "lower", "upper"),
+    *("due", "due_made", "due_widths", "due_situation", "weights", "forecast", "lower", "upper"),
 }
 
 

@@ -1,15 +1,19 @@
-"""The published forecast: a weighted mean of the experts, weights learnt online per series and step ahead.
+"""The published forecast: a weighted mean of the experts, weights learnt online per series, step ahead and situation.
 
-Two levels of ML-Poly (Gaillard, Stoltz, van Erven: A second-order bound with excess losses, COLT 2014) on the
-gradient of the Huber loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ
-- y) / s, ±8), expert k's regret is r_k = 2 e (ŷ - x_k) / s, and
+ML-Poly (Gaillard, Stoltz, van Erven: A second-order bound with excess losses, COLT 2014) on the gradient of the Huber
+loss. With ŷ the aggregated forecast, x_k the experts', s the scale of the step and e = clip((ŷ - y) / s, ±3), expert
+k's regret is r_k = 2 e (ŷ - x_k) / s, all of them scaled down where one is larger than 10, and
 
-    R_k ← d R_k + r_k      V_k ← d V_k + r_k²      B ← max(d B, max_k r_k²)      w_k ∝ max(R_k, 0) / (B + V_k)
+    R_k ← max(d R_k + r_k, -100)     V_k ← d V_k + r_k²     B ← max(d B, max_k r_k²)     w_k ∝ max(R_k, 0) / (B + V_k)
 
-with equal weights where no regret is positive. On level one two such aggregations run side by side: "long" with d =
-0.9995, and "short" with d = 0.999 and r held within ±5, which no single spike can sway. Level two aggregates the
-naive forecast, long and short by the same rule. An expert whose forecast is NaN sleeps: no weight, no regret.
-`docs/numerics.md` says which bound holds."""
+with d = 0.9995, and the naive forecast alone where no regret is positive. However bad an expert was, it can be back
+within a hundred samples. One whose forecast is NaN sleeps: no weight, no regret.
+
+Three such aggregations stand side by side, one for each situation: "calm", "struck", the two samples after a
+surprise, and "aftermath", while what struck is still in the windows of linear prediction. A surprise is an error of
+more than six times the usual one. Right after a jump of the level the last value is the best there is, and right after
+a spike the worst; either may be worth more than all the rest together, and says nothing of calm times. Each forecast
+is learnt from in the situation in which it was made. `docs/numerics.md` says which bound holds."""
 
 from __future__ import annotations
 
@@ -17,56 +21,81 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .lattice import ORDER
 from .scaling import rate
 from .table import Array, Column
 
-HUBER = 8.0
-DISCOUNTS = np.array([[0.9995], [0.999]])
-CLIPS = np.array([[np.inf], [5.0]])
-DISCOUNT_SECOND = 0.9995
+HUBER = 3.0
+#: No sample counts for more than that in any regret.
+LARGEST = 10.0
+DISCOUNT = 0.9995
+#: No regret is less, or an expert that was bad for long would stay out for as long.
+FLOOR = -100.0
 SCALE_RATE = rate(500.0)
 #: A squared difference counts as at most this many s², so a spike does not blunt the loss for long.
 SPIKE = 50.0
-#: What level two aggregates; also the places after the experts in the array of forecasts that are waiting for their
-#: target.
-LEVEL_TWO = ("naive", "long", "short")
+
+SITUATIONS = ("calm", "struck", "aftermath")
+CALM, STRUCK, AFTERMATH = range(3)
+#: Samples since the last surprise, this one included, up to which a row is struck, and up to which in the aftermath.
+STRUCK_UNTIL, AFTERMATH_UNTIL = 2, ORDER + 1
+#: So many usual errors are a surprise.
+SURPRISE = 6.0
 
 
 def columns(horizon: int, experts: int) -> dict[str, Column]:
     """The blend's state for that many steps ahead and experts."""
     return {
         "blend_scale": Column((horizon,)),
-        "regret": Column((horizon, 2, experts)),
-        "regret_square": Column((horizon, 2, experts)),
-        "regret_bound": Column((horizon, 2, 1)),
-        "second_regret": Column((horizon, 3)),
-        "second_square": Column((horizon, 3)),
-        "second_bound": Column((horizon, 1)),
+        #: for each situation: R and V by expert, then B
+        "regret": Column((horizon, len(SITUATIONS), 2 * experts + 1)),
+        #: samples since the last surprise
+        "calm": Column(initial=AFTERMATH_UNTIL, dtype=np.int64),
     }
 
 
-def forecast(state: Mapping[str, Array], experts: Array, awake: Array) -> tuple[Array, Array, Array]:
+def notice(state: Mapping[str, Array], size: Array, usual: Array) -> None:
+    """Whether the newest sample is a surprise: `size`, shape (n,), is the size of its error, 0 where none was due, and
+    `usual`, shape (n,), that of its errors until then, infinite where not known."""
+    calm = state["calm"]
+    calm += 1
+    calm[size > SURPRISE * usual] = 0
+
+
+def situation(state: Mapping[str, Array]) -> Array:
+    """The situation of each row, shape (n,), as a number of `SITUATIONS`."""
+    calm = state["calm"]
+    return AFTERMATH * (calm < AFTERMATH_UNTIL) - (calm < STRUCK_UNTIL)
+
+
+def forecast(state: Mapping[str, Array], experts: Array, awake: Array, now: Array) -> tuple[Array, Array]:
     """Aggregate `experts`, shape (n, H, K), finite, the first of which is naive; `awake`, same shape, is 0 for
-    experts that sleep, else 1.
+    experts that sleep, else 1; `now`, shape (n,), is the `situation`.
 
-    Returns the blend (n, H), each expert's weight in it (n, H, K), summing to 1, and the two aggregations of level
-    one (n, H, 2)."""
-    first = _weights(state["regret"], state["regret_square"], state["regret_bound"], awake[:, :, None, :])
-    level_one = np.matmul(first, experts[:, :, :, None])[..., 0]
-    second = _weights(state["second_regret"], state["second_square"], state["second_bound"], None)
-    weights = np.matmul(second[:, :, None, 1:], first)[:, :, 0]
-    weights[:, :, 0] += second[:, :, 0]
-    blend = (second[:, :, 1:] * level_one).sum(-1)
-    blend += second[:, :, 0] * experts[:, :, 0]
-    return blend, weights, level_one
+    Returns the blend (n, H), and each expert's weight in it (n, H, K), summing to 1."""
+    kinds = experts.shape[2]
+    regret = state["regret"][np.arange(len(now)), :, now]
+    weights = np.maximum(regret[:, :, :kinds], 0.0)
+    weights *= awake
+    energy = regret[:, :, kinds : 2 * kinds]
+    energy += regret[:, :, 2 * kinds :]
+    energy += energy == 0.0
+    weights /= energy
+    total = np.add.reduce(weights, axis=-1, keepdims=True)
+    if not total.all():
+        undecided = total[:, :, 0] == 0.0
+        weights[:, :, 0] += undecided
+        total[:, :, 0] += undecided
+    weights /= total
+    return (weights * experts).sum(-1), weights
 
 
-def update(state: Mapping[str, Array], error: Array, made: Array) -> None:
-    """Learn from `error`, y_pred - y, shape (n, H, 1 + K + 2): of the blend, the experts and level one, finite.
+def update(state: Mapping[str, Array], error: Array, made: Array, then: Array) -> None:
+    """Learn from `error`, y_pred - y, shape (n, H, 1 + K): of the blend and the experts, finite.
 
-    `made`, shape (n, H, 1 + K), is 1 where the blend and each expert had made a forecast for this moment, else 0.
-    """
-    experts = made.shape[2] - 1
+    `made`, same shape, is 1 where the blend and each expert had made a forecast for this moment, else 0; `then`, shape
+    (n, H), is the situation in which they did."""
+    kinds = made.shape[2] - 1
     any_made = made[:, :, 0]
     naive = error[:, :, 1]
     scale = state["blend_scale"]
@@ -79,44 +108,18 @@ def update(state: Mapping[str, Array], error: Array, made: Array) -> None:
     s = np.sqrt(scale)
     s += s == 0.0
     z = error * (any_made / s)[:, :, None]
-    outer = z[:, :, 1 + experts :]
-    regret = outer[:, :, :, None] - z[:, :, None, 1 : 1 + experts]
-    regret *= _slope(outer)[:, :, :, None]
-    regret *= made[:, :, None, 1:]
-    np.minimum(np.maximum(regret, -CLIPS, out=regret), CLIPS, out=regret)
-    _learn(state["regret"], state["regret_square"], state["regret_bound"], regret, DISCOUNTS)
     blend = z[:, :, :1]
-    regret = blend - z[:, :, (1, -2, -1)]
-    regret *= _slope(blend)
-    _learn(state["second_regret"], state["second_square"], state["second_bound"], regret, DISCOUNT_SECOND)
-
-
-def _slope(z: Array) -> Array:
-    """The derivative of the Huber loss at z, in units of s."""
-    return np.minimum(np.maximum(2.0 * z, -2.0 * HUBER), 2.0 * HUBER)
-
-
-def _weights(regret: Array, square: Array, bound: Array, awake: Array | None) -> Array:
-    energy = bound + square
-    energy += energy == 0.0
-    weights = np.maximum(regret, 0.0)
-    weights /= energy
-    if awake is not None:
-        weights *= awake
-    total = np.add.reduce(weights, axis=-1, keepdims=True)
-    if not total.all():
-        undecided = total == 0.0
-        weights += undecided if awake is None else undecided * awake
-        total = np.add.reduce(weights, axis=-1, keepdims=True)
-    weights /= total
-    return weights
-
-
-def _learn(regret: Array, square: Array, bound: Array, r: Array, discount: Array | float) -> None:
-    regret *= discount
-    regret += r
+    r = blend - z[:, :, 1:]
+    r *= np.minimum(np.maximum(2.0 * blend, -2.0 * HUBER), 2.0 * HUBER)
+    r *= made[:, :, 1:]
+    # all by the same factor, so that the weighted sum of them stays zero: the bound rests on it
+    r *= LARGEST / np.maximum(np.abs(r).max(-1, keepdims=True), LARGEST)
+    at = (np.arange(len(then))[:, None], np.arange(then.shape[1]), then)
+    learnt = state["regret"][at]
+    learnt *= DISCOUNT
+    learnt[:, :, :kinds] += r
+    np.maximum(learnt[:, :, :kinds], FLOOR, out=learnt[:, :, :kinds])
     r *= r
-    square *= discount
-    square += r
-    bound *= discount
-    np.maximum(bound, np.maximum.reduce(r, axis=-1, keepdims=True), out=bound)
+    learnt[:, :, kinds:-1] += r
+    np.maximum(learnt[:, :, -1], r.max(-1), out=learnt[:, :, -1])
+    state["regret"][at] = learnt

@@ -29,6 +29,9 @@ SPIKE = 10.0
 MAXIMUM_FORGETTING = 0.999
 MAXIMUM_SHARE = 1.5
 
+#: After so many residuals their usual size is known.
+KNOWN = 20
+
 RATES = np.array([rate(h) for h in HALF_LIVES])
 #: After so many residuals no mean is a plain one any more.
 PLAIN_MEAN = int(1.0 / RATES[-1]) + 1
@@ -48,6 +51,12 @@ def sigma(state: Mapping[str, Array]) -> Array:
     """The expected size of the next residual, shape (n, H); 0 where no residual has been seen."""
     means = state["residual_means"]
     return (means[:, :, 0] + means[:, :, 1]) * 0.5 + LONG_SHARE * means[:, :, 2]
+
+
+def usual(state: Mapping[str, Array]) -> Array:
+    """The usual size of a residual, their mean with the middle half-life, shape (n, H); infinite where too few have
+    been seen."""
+    return np.where(state["residuals"] >= KNOWN, state["residual_means"][:, :, 1], np.inf)
 
 
 def half_widths(state: Mapping[str, Array], s: Array) -> Array:

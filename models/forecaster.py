@@ -93,12 +93,13 @@ class Forecaster:
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
-        # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend,
-        # the experts
-        # and level one of the blend; `due_made` is 0 where there was none, and the value then means nothing.
-        columns["due"] = Column((steps, steps, 1 + kinds + 2))
+        # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend and
+        # the experts; `due_made` is 0 where there was none, and the value then means nothing. The situation is that of
+        # the sample.
+        columns["due"] = Column((steps, steps, 1 + kinds))
         columns["due_made"] = Column((steps, steps, 1 + kinds))
         columns["due_widths"] = Column((steps, steps, levels))
+        columns["due_situation"] = Column((steps,), dtype=np.intp)
         columns["weights"] = Column((steps, kinds), np.nan)
         # Samples bridged since the last real one: the forecasts reach that much further than they say.
         columns["bridged"] = Column()
@@ -212,9 +213,9 @@ class Forecaster:
             awake = [1.0 if isfinite(value) else 0.0 for value in said]
             experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
             said = [value if up else nan for value, up in zip(said, awake, strict=True)]
-        mean, weights, level_one = single.aggregate(row, experts, awake)
+        mean, weights = single.aggregate(row, experts, awake)
         widths = single.half_widths(row, now.s)
-        row.due, row.due_made, row.due_widths = [mean, *experts, *level_one], [1.0, *awake], widths
+        row.due, row.due_made, row.due_widths = [mean, *experts], [1.0, *awake], widths
         row.weights = weights
         published = self._sorted(widths)
         return Said(
@@ -238,10 +239,11 @@ class Forecaster:
             verdict = anomaly.Verdict(np.array([p]), np.array([kind], np.int8))
             self.alerts += alert.update(row.views, np.array([x]), verdict)
             row.load()
+        single.notice(row, abs(error[0]))
         single.cover(row, abs(error[0]), widths, self._miss_rates)
         single.learn(row, error, made)
         rows = slice(number, number + 1)
-        self._unscored.append((rows, [[error[: len(made)]]], [[widths]], [[made]]))
+        self._unscored.append((rows, [[error]], [[widths]], [[made]]))
         return p, kind
 
     def _sorted(self, widths: list[float]) -> list[float]:
@@ -250,7 +252,7 @@ class Forecaster:
         return [ordered[rank] for rank in self._ranks]
 
     def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> anomaly.Verdict:
-        due, made, widths = self._due(state)
+        due, made, widths, then = self._due(state)
         error = due - y[:, None, None]
         error[np.abs(error) <= ROUNDING * np.abs(y)[:, None, None]] = 0.0
         size, blend_made = np.abs(error[:, :, 0]), made[:, :, 0]
@@ -258,28 +260,29 @@ class Forecaster:
         sigma[(blend_made[:, 0] == 0.0) | (state["residuals"][:, 0] == 0)] = np.nan
         verdict = anomaly.update(state, y, error[:, 0, 0], sigma, self.rule)
         self.alerts += alert.update(state, y, verdict)
+        blend.notice(state, size[:, 0] * blend_made[:, 0], conformal.usual(state)[:, 0])
         conformal.update(state, size, widths, blend_made, self.miss_rates)
-        blend.update(state, error, made)
+        blend.update(state, error, made, then)
         # copies: `due` and the rest are overwritten by the next forecasts
-        self._unscored.append((rows, error[:, :, : made.shape[2]], widths.copy(), made.copy()))
+        self._unscored.append((rows, error, widths.copy(), made.copy()))
         return verdict
 
-    def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array]:
+    def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
         """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H,
-        ...)."""
+        ...), and in which situation, (n, H)."""
         waiting = state["due"], state["due_made"], state["due_widths"]
         if self.horizon == 1:
-            return waiting[0][:, 0], waiting[1][:, 0], waiting[2][:, 0]
+            return waiting[0][:, 0], waiting[1][:, 0], waiting[2][:, 0], state["due_situation"]
         ahead = np.arange(1, self.horizon + 1)
         origin = (state["count"][:, None] + 1 - ahead) % self.horizon
         at = (np.arange(len(origin))[:, None], origin, ahead - 1)
-        return waiting[0][at], waiting[1][at], waiting[2][at]
+        return waiting[0][at], waiting[1][at], waiting[2][at], state["due_situation"][at[:2]]
 
     def _forecast(self, state: dict[str, Array], moment: channels.Moment, verdict: anomaly.Verdict) -> Outlook:
         steps, kinds = self.horizon, len(self.experts)
         n = len(moment.x)
-        due = np.empty((n, steps, 1 + kinds + 2))
-        experts = due[:, :, 1 : 1 + kinds]
+        due = np.empty((n, steps, 1 + kinds))
+        experts = due[:, :, 1:]
         for k, expert in enumerate(self.experts):
             experts[:, :, k] = self._ask(expert, state, moment)
         said = experts.copy()
@@ -289,7 +292,8 @@ class Forecaster:
             experts[asleep] = 0.0
             said[asleep] = np.nan
             made[:, :, 1:] -= asleep
-        due[:, :, 0], weights, due[:, :, 1 + kinds :] = blend.forecast(state, experts, made[:, :, 1:])
+        now = blend.situation(state)
+        due[:, :, 0], weights = blend.forecast(state, experts, made[:, :, 1:], now)
         mean = due[:, :, 0].copy()
         widths = conformal.half_widths(state, moment.s)
         if state["bridged"].any():
@@ -299,7 +303,7 @@ class Forecaster:
             mean[warming] = said[warming] = weights[warming] = np.nan
             made[warming] = 0.0
         at = (slice(None), 0) if steps == 1 else (np.arange(n), state["count"] % steps)
-        for name, value in (("due", due), ("due_made", made), ("due_widths", widths)):
+        for name, value in (("due", due), ("due_made", made), ("due_widths", widths), ("due_situation", now)):
             state[name][at] = value
         state["weights"][...] = weights
         published = self._in_order(widths)

@@ -19,9 +19,6 @@ from .channels import LEVEL_CLIP, ORDERS, Instant
 from .table import Row
 
 _HUBER = 2.0 * blend.HUBER
-_LEVEL_ONE = tuple(
-    (place, float(d[0]), float(c[0])) for place, (d, c) in enumerate(zip(blend.DISCOUNTS, blend.CLIPS, strict=True))
-)
 _ORDERS = [order for _, order in ORDERS]
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
 
@@ -68,35 +65,41 @@ def _expand(row: Row) -> tuple[float, list[list[float]]]:
     return lattice.expand(row.views, _ORDERS)
 
 
-def aggregate(row: Row, experts: list[float], awake: list[float]) -> tuple[float, list[float], list[float]]:
-    """`blend.forecast` for one row: the blend, the experts' weights in it, and the two aggregations of level one."""
-    regret, square, bound = row.regret, row.regret_square, row.regret_bound
-    kinds = len(experts)
-    shares, level_one = [], []
-    for place in range(2):
-        at = slice(place * kinds, (place + 1) * kinds)
-        share = _shares(regret[at], square[at], bound[place], awake)
-        shares.append(share)
-        level_one.append(sum(map(mul, share, experts)))
-    naive, long, short = _shares(row.second_regret, row.second_square, row.second_bound[0], [1.0, 1.0, 1.0])
-    weights = [long * a + short * b for a, b in zip(*shares, strict=True)]
-    weights[0] += naive
-    return naive * experts[0] + long * level_one[0] + short * level_one[1], weights, level_one
-
-
-def _shares(regret: list[float], square: list[float], bound: float, awake: list[float]) -> list[float]:
-    shares = [r / (bound + q or 1.0) * up if r > 0.0 else 0.0 for r, q, up in zip(regret, square, awake, strict=True)]
+def aggregate(row: Row, experts: list[float], awake: list[float]) -> tuple[float, list[float]]:
+    """`blend.forecast` for one row: the blend, and the experts' weights in it."""
+    kinds, now = len(experts), situation(row.calm)
+    row.due_situation = [now]
+    start = now * (2 * kinds + 1)
+    square = start + kinds
+    bound = row.regret[square + kinds]
+    shares = [
+        r / (bound + q or 1.0) * up if r > 0.0 else 0.0
+        for r, q, up in zip(row.regret[start:square], row.regret[square : square + kinds], awake, strict=True)
+    ]
     total = sum(shares)
     if total == 0.0:
-        shares, total = awake, sum(awake)
-    return [share / total for share in shares]
+        shares[0] = total = 1.0
+    weights = [share / total for share in shares]
+    return sum(map(mul, weights, experts)), weights
+
+
+def situation(calm: int) -> int:
+    """`blend.situation` after so many samples without a surprise."""
+    if calm >= blend.AFTERMATH_UNTIL:
+        return blend.CALM
+    return blend.STRUCK if calm < blend.STRUCK_UNTIL else blend.AFTERMATH
+
+
+def notice(row: Row, size: float) -> None:
+    """`blend.notice` for one row with a due forecast."""
+    known = row.residuals[0] >= conformal.KNOWN
+    row.calm = 0 if known and size > blend.SURPRISE * row.residual_means[1] else row.calm + 1
 
 
 def learn(row: Row, error: list[float], made: list[float]) -> None:
-    """`blend.update` for one row: `error` of the blend, the K experts and level one; `made` of the blend, which must
-    be 1, and the experts."""
-    kinds = len(made) - 1
-    naive, scale = error[1], row.blend_scale[0]
+    """`blend.update` for one row: `error` of the blend and the K experts; `made` of the blend, which must be 1, and
+    the experts."""
+    kinds, naive, scale = len(made) - 1, error[1], row.blend_scale[0]
     square = naive * naive
     if scale > 0.0:
         scale += blend.SCALE_RATE * (min(square, blend.SPIKE * scale) - scale)
@@ -104,37 +107,19 @@ def learn(row: Row, error: list[float], made: list[float]) -> None:
         scale = square
     row.blend_scale[0] = scale
     unit = 1.0 / (sqrt(scale) or 1.0)
-    z = [e * unit for e in error]
-    regrets, squares, bounds = row.regret, row.regret_square, row.regret_bound
-    each = list(zip(z[1 : 1 + kinds], made[1:], strict=True))
-    for place, discount, clip in _LEVEL_ONE:
-        outer = z[1 + kinds + place]
-        slope = min(max(2.0 * outer, -_HUBER), _HUBER)
-        top = discount * bounds[place]
-        for at, (inner, up) in enumerate(each, place * kinds):
-            r = slope * (outer - inner) * up
-            if not -clip <= r <= clip:
-                r = clip if r > 0.0 else -clip
-            regrets[at] = regrets[at] * discount + r
-            r *= r
-            squares[at] = squares[at] * discount + r
-            if r > top:
-                top = r
-        bounds[place] = top
-    _learn_second(row, z)
-
-
-def _learn_second(row: Row, z: list[float]) -> None:
-    outer, discount = z[0], blend.DISCOUNT_SECOND
+    outer = error[0] * unit
     slope = min(max(2.0 * outer, -_HUBER), _HUBER)
-    regrets, squares, top = row.second_regret, row.second_square, discount * row.second_bound[0]
-    for at, inner in enumerate((z[1], z[-2], z[-1])):
-        r = slope * (outer - inner)
-        regrets[at] = regrets[at] * discount + r
-        r *= r
-        squares[at] = squares[at] * discount + r
-        top = max(top, r)
-    row.second_bound[0] = top
+    regrets = [slope * (outer - e * unit) * up for e, up in zip(error[1:], made[1:], strict=True)]
+    largest = max(*regrets, -min(regrets))
+    if largest > blend.LARGEST:
+        regrets = [r * blend.LARGEST / largest for r in regrets]
+        largest = blend.LARGEST
+    learnt, discount = row.regret, blend.DISCOUNT
+    start = row.due_situation[0] * (2 * kinds + 1)
+    for at, r in enumerate(regrets, start):
+        learnt[at] = max(learnt[at] * discount + r, blend.FLOOR)
+        learnt[at + kinds] = learnt[at + kinds] * discount + r * r
+    learnt[start + 2 * kinds] = max(discount * learnt[start + 2 * kinds], largest * largest)
 
 
 def sigma(row: Row) -> float:
