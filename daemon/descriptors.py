@@ -6,7 +6,7 @@ import os
 import resource
 
 #: Descriptors kept for what opens files for a moment: snapshots, listings, a further log.
-RESERVE = 16
+RESERVE = 12
 
 
 def spare(wanted: int) -> int:

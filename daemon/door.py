@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections import Counter
-from contextlib import suppress
 from math import inf
 
 import zmq
@@ -70,9 +68,13 @@ def show_out(descriptor: int) -> None:
     once the connection has ended. Where it has done so already, nothing but a connection can be hit, which comes
     again."""
     try:
-        connection = socket.socket(fileno=os.dup(descriptor))
+        connection = socket.socket(fileno=descriptor)
     except OSError:
         return
-    with connection, suppress(OSError):
+    try:
         if connection.type == socket.SOCK_STREAM:
             connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    finally:
+        connection.detach()  # it is not ours to close

@@ -18,7 +18,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     series: Annotated[int, Meta(ge=1, description="Series in all. A row of state is about 10 KB.")] = 100_000
     series_per_producer: Annotated[
         int, Meta(ge=1, description="Series that one producer may bring; those without a name are one producer.")
-    ] = 50_000
+    ] = 20_000
     producers: Annotated[
         int,
         Meta(ge=1, description="Producers that number their samples; those without a name are forgotten first."),

@@ -13,6 +13,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import zmq
@@ -30,9 +31,10 @@ from .zap import Doorkeeper
 RECEIVE_MESSAGES_MAX = 1_000
 #: Forecasts kept for one subscriber; a slower one loses some, and nobody else does. More than two full batches.
 PUBLISH_MESSAGES_MAX = 50_000
-#: How long a connection may stay silent: a heartbeat goes out after the first, and without an answer in the second it
-#: is cut.
-HEARTBEAT_MS, SILENCE_MS = 5_000, 15_000
+#: How long a connection may stay silent before the peer's kernel is asked whether it is there, how often it is asked,
+#: and how long its answers, or those to what was sent, may take in all. ZeroMQ's own heartbeats end the process
+#: (zeromq/libzmq#4364) when one is due for a peer that has gone while its messages still wait.
+KEEPALIVE_S, KEEPALIVES, SILENCE_MS = 5, 2, 15_000
 HANDSHAKE_MS = 5_000
 #: How long what was sent may stay on its way when the daemon ends.
 LINGER_MS = 1_000
@@ -44,6 +46,10 @@ ORIGINS_MAX = 4_096
 #: After so many seconds without a message the next one is taken to be alone. Whether there are more is asked only when
 #: it has been dealt with: the question costs as much as receiving it.
 QUIET_S = 0.001
+
+#: Seconds after which what has arrived by then is taken through the pipeline, though there is more: a flood of what is
+#: dear to read, or no sample at all, must not hold up the others.
+RECEIVE_S = 0.01
 
 # pyzmq's own enumerations are slow to combine
 _NOW, _MORE, _EVENTS, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
@@ -108,7 +114,7 @@ class Ingest:
         receive, clock = self.socket.recv, time.perf_counter
         get: Callable[[int], Any] = self.socket.get
         take = self._routed if self.endpoint.kind == "router" else self._plain
-        first = True
+        first, until = True, inf
         while inbox.room > 0:
             try:
                 frame = receive(_NOW, False)
@@ -118,10 +124,13 @@ class Ingest:
             take(frame, inbox)
             marks.append((now, inbox.size))
             quiet, self._heard_at = now - self._heard_at > QUIET_S, now
-            # To ask once is cheaper than to run into the exception.
-            if first and (quiet or not get(_EVENTS) & _READABLE):
+            if first:
+                # To ask once is cheaper than to run into the exception.
+                if quiet or not get(_EVENTS) & _READABLE:
+                    return
+                first, until = False, now + RECEIVE_S
+            elif now > until:
                 return
-            first = False
 
     def allow(self, clients: Clients) -> None:
         """From now on these may send; the others' connections stand, but what they say is refused."""
@@ -483,7 +492,9 @@ class Subscriber:
 def _open(context: zmq.SyncContext, endpoint: Endpoint) -> zmq.SyncSocket:
     socket = context.socket(_KINDS[endpoint.kind])
     socket.linger = LINGER_MS
-    socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, SILENCE_MS
+    socket.tcp_keepalive, socket.tcp_keepalive_cnt = 1, KEEPALIVES
+    socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
+    socket.tcp_maxrt = SILENCE_MS
     socket.handshake_ivl = HANDSHAKE_MS
     socket.backlog = 1_024
     if "[" in endpoint.address:

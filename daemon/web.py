@@ -10,6 +10,7 @@ hold up a forecast."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -44,6 +45,7 @@ STALE_S = 5.0
 TICK_S = 1.0
 DRAIN_MAX = 1_000  # messages read in one go, so that a busy feed leaves the loop to the others
 HEAD_BYTES_MAX = 16_384
+BACKLOG = 64  # connections that wait to be accepted
 
 log = logging.getLogger("forecastd.web")
 
@@ -73,6 +75,7 @@ class Web:
         self.routes = Routes(self, read_token(self.settings.web_token) if self.settings.web_token else "")
         self.heard = float("-inf")
         self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(briefly)
         self.server = Quiet(
             uvicorn.Config(
                 self.routes.app,
@@ -84,6 +87,8 @@ class Web:
                 server_header=False,
                 proxy_headers=False,
                 h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                # asyncio accepts so many in a row, and says of each that it has no descriptor, if it has none.
+                backlog=BACKLOG,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=1,
                 ssl_certfile=self.settings.web_certificate or None,
@@ -198,6 +203,15 @@ class Web:
             self.drain_feed()
             self.drain_board()
             await asyncio.sleep(TICK_S)
+
+
+def briefly(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Says in a line what asyncio says in ten, and says so of each connection, when descriptors run out."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        log.warning("no descriptors for new connections: %s", error.strerror)
+    else:
+        loop.default_exception_handler(context)
 
 
 class Quiet(uvicorn.Server):

@@ -38,8 +38,9 @@ RETRY_S, RETRY_S_MAX, CONNECT_S_MAX = 0.05, 2.0, 5.0
 #: Without an acknowledgement what is under way is sent again after `resend_after` seconds, then after twice that, up
 #: to this.
 RESEND_S_MAX = 30.0
-#: A daemon that does not answer ZeroMQ's own pings for so long is gone.
-PING_MS, PING_MS_MAX = 5_000, 15_000
+#: A daemon whose kernel does not answer for so long is gone. It is asked after so many seconds of silence. (ZeroMQ's
+#: own heartbeats can end a process, see `daemon/transport.py`.)
+SILENCE_MS, KEEPALIVE_S, KEEPALIVES = 15_000, 5, 2
 #: What was handed to a socket without a way back may take so long to leave it when the producer ends.
 LINGER_MS = 5_000
 
@@ -154,7 +155,8 @@ class Link(threading.Thread):
             sock.linger = 0
             # No connection, no queue: what is not sent waits in the window, where it can still be dropped or kept.
             sock.immediate = 1
-            sock.heartbeat_ivl, sock.heartbeat_timeout = PING_MS, PING_MS_MAX
+            sock.tcp_keepalive, sock.tcp_keepalive_cnt, sock.tcp_maxrt = 1, KEEPALIVES, SILENCE_MS
+            sock.tcp_keepalive_idle = sock.tcp_keepalive_intvl = KEEPALIVE_S
             sock.connect_timeout = sock.handshake_ivl = int(CONNECT_S_MAX * 1000)
             if self.target.answers:
                 sock.reconnect_ivl = -1

@@ -153,3 +153,23 @@ def test_a_flipped_byte_of_the_file_is_an_error_or_changes_nothing(exported: Pat
         except CheckpointError:
             pass
         data[place] ^= 0x10
+
+
+def test_code_in_a_strangers_file_is_not_run(tmp_path: Path) -> None:
+    """A file that does run it where Keras loads it as it is; here it is refused by name, and nothing has happened."""
+    import keras
+
+    mark = tmp_path / "mark"
+    code = eval(f"lambda x: __import__('pathlib').Path({str(mark)!r}).touch() or x")  # noqa: S307 - Keras keeps its bytecode
+    layers = [keras.Input((10, 4)), keras.layers.Lambda(code, output_shape=(10, 4)), keras.layers.SimpleRNN(6)]
+    keras.Sequential([*layers, keras.layers.Dense(1)]).save(tmp_path / "foreign.keras")
+    mark.unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="Lambda"):
+        archive.read(tmp_path / "foreign.keras")
+    command = [sys.executable, "-m", "forecastd", "run", "--ephemeral", "--model", str(tmp_path / "foreign.keras")]
+    free = ["--ingest", "tcp://127.0.0.1:0", "--publish", "tcp://127.0.0.1:0", "--web", ""]
+    said = subprocess.run([*command, *free], capture_output=True, text=True, timeout=60)
+    assert said.returncode == 2 and said.stderr.splitlines()[-1].startswith("Error: model ")
+    assert not mark.exists()
+    keras.models.load_model(tmp_path / "foreign.keras", safe_mode=False)(np.zeros((1, 10, 4), np.float32))
+    assert mark.exists(), "it is a file that does harm"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -450,3 +452,31 @@ def test_the_subscriber_says_what_is_wrong_with_an_endpoint() -> None:
     """In one line, as a wrong usage."""
     with pytest.raises(Misuse, match="write tcp://HOST:PORT"):
         Subscriber("127.0.0.1:5556")
+
+
+#: A daemon too busy to receive, and a peer that floods it and goes.
+ABANDONED = """
+import socket, sys, time, zmq
+from forecastd.daemon.settings import Settings
+from forecastd.daemon.transport import Transport
+transport = Transport(Settings(ingest=("tcp://127.0.0.1:0",), publish="tcp://127.0.0.1:0"))
+context = zmq.Context()
+peer = context.socket(zmq.DEALER)
+peer.sndhwm, peer.linger, peer.sndtimeo = 1000, 0, 500
+peer.connect(transport.ingest[0].address)
+try:
+    while True:
+        peer.send(bytes(60_000))
+except zmq.Again:
+    pass
+context.destroy(0)
+time.sleep(12)
+print("alive")
+"""
+
+
+@pytest.mark.slow
+def test_a_peer_that_floods_and_goes_ends_nothing() -> None:
+    """ZeroMQ's own heartbeats, sent to one that has gone while its messages still wait, would end the process."""
+    said = subprocess.run([sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "alive\n", "")

@@ -21,10 +21,13 @@ from ..patience import until
 class Daemon:
     """A running daemon, its ports, and peers that end with it."""
 
+    #: What starts it, if it is not started by itself.
+    wrapper: tuple[str, ...] = ()
+
     def __init__(
         self, folder: Path, *arguments: str, program: Sequence[str] = ("-m", "forecastd", "run"), **environment: str
     ) -> None:
-        command = [sys.executable, *program]
+        command = [*self.wrapper, sys.executable, *program]
         for kind in ("router", "pull", "sub"):
             command += ["--ingest", f"{kind}+tcp://127.0.0.1:0"]
         command += [
