@@ -266,7 +266,7 @@ def test_24_a_port_that_is_taken_is_one_line_and_status_3(setting: str) -> None:
 
 def test_an_address_this_machine_does_not_have_is_one_line_and_status_3() -> None:
     """TEST-NET-1 is nobody's."""
-    said = said_by_run("--publish", "tcp://192.0.2.1:5556", "--ingest", "tcp://127.0.0.1:0", "--web", "")
+    said = said_by_run("--insecure", "--publish", "tcp://192.0.2.1:5556", "--ingest", "tcp://127.0.0.1:0", "--web", "")
     assert said.returncode == 3
     assert said.stderr.count("\n") == 1
     assert "tcp://192.0.2.1:5556" in said.stderr
