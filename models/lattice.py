@@ -89,8 +89,8 @@ def expand(state: Mapping[str, Array], orders: Sequence[int]) -> tuple[float, li
     v[0], w[0] = expected, 1.0
     v[1:], w[1:] = (b + kb * f[:-1])[:-1], kb[:-1]
     u = kf - gain * f[1:]
-    terms = np.stack([-u * v, gain * v - u * w, gain * w], axis=1)
-    return expected, np.add.accumulate(terms)[[order - 1 for order in orders]].tolist()
+    terms = np.add.accumulate(np.array([-u * v, gain * v - u * w, gain * w]), axis=1).T
+    return expected, [terms[order - 1].tolist() for order in orders]
 
 
 def ahead(state: Mapping[str, Array], order: int, steps: int) -> Array:
