@@ -126,6 +126,7 @@ class Pipeline:
     def finish(self) -> None:
         """Do what the forecasts did not wait for; worth calling once they are out, since then nobody waits."""
         self.forecaster.finish()
+        self.series.settle()
 
     def serve(self, weights: Weights | None, version: int, group: int = 0) -> None:
         """Forecast the series of `group` with another shared model of the same shape from the next step on. Group 0 is

@@ -76,7 +76,6 @@ class Forecaster:
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
         self._unscored: list[tuple[Rows, Any, Any, Any]] = []
-        self._lent: Row | None = None
         #: what the RNNs have said since this list was last cleared, shape (n, H) each, and what they are to say in a
         #: replay
         self.recorded: list[Array] = []
@@ -144,9 +143,7 @@ class Forecaster:
         """Do what the last step's forecasts did not wait for; and score what it has settled. `step` does so first, and
         whoever reads scores must: calling it once the forecasts are out only moves the work to where nobody waits for
         it."""
-        if self._lent is not None:
-            self._lent.finish()
-            self._lent = None
+        self.table.settle()
         if self._taught is not None:
             lessons, parts = self._taught
             row, x, s, seen, fresh = (np.array([part]) for part in parts)
@@ -197,7 +194,6 @@ class Forecaster:
         row = self.table.lend(number)
         if not self._is_plain(row):
             return None
-        self._lent = row
         p, kind = self._settle_one(row, number, x)
         now = single.observe(row, x)
         row.fresh += 1

@@ -17,8 +17,6 @@ Rows = slice | NDArray[np.intp]
 
 #: Slices and rows whose views are kept, about 10 KB each.
 VIEWS_MAX = 1024
-#: Rows that are lent at a time: who wants the arrays waits until all of them are back, for some 20 µs each.
-LENT_MAX = 64
 
 
 class Column(NamedTuple):
@@ -50,6 +48,8 @@ class Row:
         self.late: list[Callable[[], None]] = []
         #: what was worked out ahead from the numbers; forgotten when they come from the table again
         self.memo: dict[str, Any] = {}
+        #: how many had asked for the table's arrays when the numbers came from there
+        self.writers = 0
         several = [name for name, column in columns.items() if column.shape]
         self._numbers = [name for name in columns if name not in several]
         self._lists = [(name, views[name].reshape(-1)) for name in several if columns[name].plain]
@@ -83,8 +83,8 @@ class Row:
 class Table:
     """Rows that only grow in number; capacity doubles, so a million rows cost twenty copies.
 
-    A single row may be lent as plain numbers. Whoever reaches for `arrays`, by whatever way, ends that: he finds all
-    numbers in them, and may write."""
+    A single row may be lent as plain numbers, which `settle` puts into the arrays; so does whoever reaches for those,
+    by whatever way. After `arrays` or `take`, which may write, a row is taken out of them anew when it is lent."""
 
     def __init__(self, columns: Mapping[str, Column], capacity: int = 16) -> None:
         self.columns = dict(columns)
@@ -94,22 +94,28 @@ class Table:
         self._views: dict[tuple[int, int], dict[str, Array]] = {}
         self._rows: dict[int, Row] = {}
         self._lent: dict[int, Row] = {}
+        self._writers = 0
 
     @property
     def arrays(self) -> dict[str, Array]:
         """The columns, each with room for `capacity` rows."""
-        if self._lent:
-            self._recall()
+        self.settle()
+        self._writers += 1
         return self._arrays
 
-    def _recall(self) -> None:
-        for row in self._lent.values():
-            row.store()
-        self._lent.clear()
-
     def __getitem__(self, name: str) -> Array:
-        """The column `name` of the rows in use, shape (length, ...): a view."""
-        return self.arrays[name][: self.length]
+        """The column `name` of the rows in use, shape (length, ...): a view to read."""
+        self.settle()
+        column = self._arrays[name][: self.length]
+        column.flags.writeable = False
+        return column
+
+    def settle(self) -> None:
+        """Put the numbers of the rows that were lent into the arrays."""
+        if self._lent:
+            for row in self._lent.values():
+                row.store()
+            self._lent.clear()
 
     def append(self, count: int = 1) -> slice:
         """Add `count` new rows and say which they are."""
@@ -132,8 +138,8 @@ class Table:
         """The columns of `rows`: views for a slice, copies for an index array (give those back with `put`)."""
         if not isinstance(rows, slice):
             return {name: array[rows] for name, array in self.arrays.items()}
-        if self._lent:
-            self._recall()
+        self.settle()
+        self._writers += 1
         return self._view(rows)
 
     def _view(self, rows: slice) -> dict[str, Array]:
@@ -149,21 +155,16 @@ class Table:
     def lend(self, number: int) -> Row:
         """Row `number` as plain numbers, to be changed until somebody else needs them: ask for it anew in each
         step."""
-        row = self._lent.get(number)
-        if row is None:
-            if len(self._lent) >= LENT_MAX:
-                self._lent.pop(next(iter(self._lent))).store()
-            row = self._lent[number] = self._row(number)
-        return row
-
-    def _row(self, number: int) -> Row:
         row = self._rows.get(number)
-        if row is not None:
+        if row is None:
+            if len(self._rows) >= VIEWS_MAX:
+                self.settle()
+                self._rows.clear()
+            row = self._rows[number] = Row(self._view(slice(number, number + 1)), self.columns)
+        elif row.writers != self._writers:
             row.load()
-            return row
-        if len(self._rows) >= VIEWS_MAX:
-            self._rows.clear()
-        row = self._rows[number] = Row(self._view(slice(number, number + 1)), self.columns)
+        row.writers = self._writers
+        self._lent[number] = row
         return row
 
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:

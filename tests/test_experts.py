@@ -34,7 +34,7 @@ class Alone:
         extra = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64), "bridged": Column()}
         self.table = Table({**extra, **channels.COLUMNS, **expert.columns})
         self.table.append(rows)
-        self.table["row"][:] = np.arange(rows)
+        self.table.arrays["row"][:rows] = np.arange(rows)
 
     def step(self, x: Array, rows: slice | None = None) -> Array:
         state = self.table.take(rows or slice(0, self.table.length))

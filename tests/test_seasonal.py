@@ -19,7 +19,7 @@ class Rows:
         extra = {"row": Column(dtype=np.intp), "fresh": Column(dtype=np.int64)}
         self.table = Table({**extra, **channels.COLUMNS, **self.expert.columns})
         self.table.append(rows)
-        self.table["row"][:] = np.arange(rows)
+        self.table.arrays["row"][:rows] = np.arange(rows)
 
     def step(self, x: Array, horizon: int = 1) -> Array:
         state = self.table.take(slice(0, self.table.length))
