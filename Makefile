@@ -6,7 +6,7 @@ READY := .venv/ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-accuracy soak format clean .venv
+.PHONY: help demo test check bench bench-accuracy bench-learning soak format clean .venv
 
 help: ## what can be made
 	@sed -n 's/^\([a-z.-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -30,9 +30,13 @@ bench: $(READY) ## how fast it is on this machine, written to docs/benchmarks.md
 bench-accuracy: $(READY) ## how well it forecasts, written to docs/accuracy.md
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-soak: $(READY) ## hours of faults: 10,000 simulated worlds and 200 kills; a failing seed is printed and replays
+bench-learning: $(READY) ## what learning costs the daemon that serves, written to docs/learning.md
+	$(BIN)/python -m benchmarks.learning $(ARGS)
+
+soak: $(READY) ## hours of faults: 10,000 simulated worlds and 200 kills (a failing seed is printed and replays), 2,000 fine-tunes
 	$(BIN)/python -m forecastd.tests.sim 0 10000
 	FORECASTD_SOAK=200 $(BIN)/python -m pytest --timeout 0 tests/e2e/test_kill.py tests/e2e/test_syscalls.py
+	$(BIN)/python -m benchmarks.learning --soak --only memory --check --out /dev/null
 
 format: $(READY) ## puts the style right where a machine can
 	$(BIN)/ruff check --fix .

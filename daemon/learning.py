@@ -33,7 +33,6 @@ from .letter import (
     Done,
     Dropped,
     Gains,
-    Held,
     Hello,
     Letter,
     Resting,
@@ -72,7 +71,9 @@ class Learning:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline = pipeline
-        self._expert, self._shared = expert, expert.weights
+        self._expert = expert
+        #: the shared model that the trainer has
+        self._shared: Weights | None = None
         self.parent = parent
         self.outcomes: dict[str, int] = {}
         self.durations = Histogram()
@@ -200,10 +201,10 @@ class Learning:
 
     def begin(self) -> None:
         """Have the trainer begin with the shared model and the copies as they are now."""
-        self._shared = self.shared
-        self._send(Begin(self._trainer, structure(self._shared)), copied.packed(self._shared))
-        for row, weights in self.copies.items():
-            self._send(Held(row), copied.packed(weights))
+        shared, copies = self.shared, self.copies
+        said = Begin(self._trainer, structure(shared), list(copies))
+        if self._send(said, copied.packed(shared), *map(copied.packed, copies.values())):
+            self._shared = shared
 
     def show(self, board: Scoreboard) -> None:
         """What the scoreboard tells of it."""
@@ -231,7 +232,7 @@ class Learning:
 
     def _take(self, said: Letter, body: list[bytes]) -> None:
         if isinstance(said, Hello):
-            self._trainer = said.trainer
+            self._trainer, self._shared = said.trainer, None
             self.begin()
         elif isinstance(said, Began):
             self._working = list(filter(self._known, said.rows))

@@ -17,22 +17,18 @@ from ..models import weights
 
 
 class Begin(msgspec.Struct, tag="begin"):
-    """To the trainer `trainer`: what follows is for it. With it the shared model, whose `structure` this is."""
+    """To the trainer `trainer`: what follows is for it. With it the shared model, whose `structure` this is, and the
+    copies of these rows."""
 
     trainer: int
     structure: dict[str, Any]
+    rows: list[int]
 
 
 class Taught(msgspec.Struct, tag="taught"):
     """Samples as they were taken in, records of `record(channels)`."""
 
     channels: int
-
-
-class Held(msgspec.Struct, tag="held"):
-    """The series in this row has a copy, which comes with it."""
-
-    row: int
 
 
 class Gains(msgspec.Struct, tag="gains"):
@@ -103,9 +99,7 @@ class Resting(msgspec.Struct, tag="resting"):
     seconds: float
 
 
-Letter = (
-    Begin | Taught | Held | Gains | Asked | Challenge | Hello | Began | Told | Challenger | Dropped | Done | Resting
-)
+Letter = Begin | Taught | Gains | Asked | Challenge | Hello | Began | Told | Challenger | Dropped | Done | Resting
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Letter)

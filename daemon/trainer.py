@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -35,7 +36,6 @@ from .letter import (
     Done,
     Dropped,
     Gains,
-    Held,
     Hello,
     Letter,
     Resting,
@@ -54,6 +54,8 @@ TICK_S = 1.0
 JOB_ROWS = 16
 #: Least priority that still gets some of a busy machine.
 NICE = 10
+#: Half of all memory: as if it had that much more than it has.
+OOM_SCORE = "500"
 
 
 def learner_of(anchor: Weights, options: Learning) -> Learner:
@@ -91,12 +93,12 @@ class Trainer:
         self.link.watch(self.parent.fileno())
         self.greet()
         self.parent.report(ready=True, beat=self._clock())
-        beat_at = self._clock() + TICK_S
+        beat_at, wait_s = self._clock() + TICK_S, TICK_S
         while not self.parent.gone:
-            self.link.wait(min(TICK_S, max(beat_at - self._clock(), 0.0)))
+            self.link.wait(min(wait_s, max(beat_at - self._clock(), 0.0)))
             self.parent.lines()
             self.hear()
-            self.work()
+            wait_s = self.work()
             if self._clock() >= beat_at:
                 self.parent.report(beat=self._clock())
                 beat_at = self._clock() + TICK_S
@@ -115,7 +117,11 @@ class Trainer:
         if isinstance(said, Begin):
             # Letters to the trainer before this one may still have been on their way.
             if said.trainer == self._name:
-                self.learner = self._make(copied.unpacked(b"".join(body), said.structure), self.options)
+                shared, *copies = body
+                self.learner = self._make(copied.unpacked(shared, said.structure), self.options)
+                form = structure(copied.bare(self.learner.anchor))
+                for row, raw in zip(said.rows, copies, strict=True):
+                    self.learner.hold(row, copied.unpacked(raw, form))
                 self.agenda, self.rounds = Agenda(self.options), Rounds()
                 self._challenged_at = self._clock()
         elif self.learner is None:
@@ -124,8 +130,6 @@ class Trainer:
             for lesson, worse in self.rounds.of(letter.samples(said, body)):
                 self.learner.take(lesson)
                 self.agenda.ask(worse, "drift")
-        elif isinstance(said, Held):
-            self.learner.hold(said.row, copied.unpacked(b"".join(body), structure(copied.bare(self.learner.anchor))))
         elif isinstance(said, Gains):
             self.learner.hear(said.gains)
             if idle := self.learner.retired():
@@ -135,18 +139,22 @@ class Trainer:
         elif isinstance(said, Challenge):
             self._challenged_at = -1e9
 
-    def work(self) -> None:
-        """Does one job, if one is due and the processor may be used for it."""
+    def work(self) -> float:
+        """Does one job, if one is due and the processor may be used for it; the seconds until there may be another,
+        if no news come before."""
         now = self._clock()
-        if self.learner is None or self.quota.wait_s(now):
+        if self.learner is None or (wait_s := self.quota.wait_s(now)):
             self._rest(now)
-            return
+            return TICK_S if self.learner is None else wait_s
         self._rested = False
         due = self.agenda.due(self.learner, now)[:JOB_ROWS]
         if due:
             self._job(due, now)
         elif self.options.challenge_s and now - self._challenged_at >= self.options.challenge_s:
             self._challenge(now)
+        else:
+            return TICK_S
+        return self.quota.wait_s(self._clock())
 
     def _job(self, due: list[int], began: float) -> None:
         assert self.learner is not None
@@ -227,10 +235,19 @@ def _rounds(row: NDArray[Any]) -> list[NDArray[np.intp]]:
     return np.split(order[np.argsort(turn, kind="stable")], np.cumsum(np.bincount(turn))[:-1]) if len(row) else []
 
 
+def _go_first() -> None:
+    """Where memory runs out, have the kernel take it from this process, and not from the engine."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    except OSError:
+        pass
+
+
 def main(learner: Callable[[Weights, Learning], Learner] = learner_of) -> int:
     """The process: exit status 0 when its supervisor is gone, 1 on any error."""
     logging.basicConfig(level=logging.INFO, format="forecastd trainer: %(message)s")
     os.nice(NICE)
+    _go_first()
     parent = Parent()
     try:
         hello = parent.hello()

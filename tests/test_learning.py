@@ -23,7 +23,7 @@ from forecastd.daemon.scoreboard import Scoreboard
 from forecastd.daemon.settings import Learning as Options
 from forecastd.daemon.settings import Settings
 from forecastd.daemon.standings import standings
-from forecastd.daemon.trainer import Trainer
+from forecastd.daemon.trainer import TICK_S, Trainer
 from forecastd.models.challenger import Challenge
 from forecastd.models.learner import FIRST, Learner, Tune
 from forecastd.models.lessons import Lessons
@@ -269,6 +269,33 @@ def test_a_trainer_that_comes_after_another_gets_the_copies_there_are(rig: Rig) 
     until(lambda: (second.hear(), len(learner.copies) == 3)[1])
     assert {row: digest(weights) for row, weights in learner.copies.items()} == copies
     assert digest(learner.anchor) == digest(MODEL)
+
+
+def test_a_trainer_gets_however_many_copies_there_are(rig: Rig) -> None:
+    """More than messages may wait on the link."""
+    rig.names = [f"s{k}" for k in range(200)]
+    rig.step(WORTH_SAMPLES)
+    for row in range(200):
+        rig.pipeline.adopt(row, model(row).weights)
+    rig.learning.tick()
+    learner = rig.trainer().learner
+    assert learner is not None
+    assert {row: digest(own) for row, own in learner.copies.items()} == {
+        row: digest(model(row).weights) for row in range(200)
+    }
+
+
+def test_after_a_job_the_trainer_rests_and_goes_on_by_itself(rig: Rig) -> None:
+    """For as long as keeps it within its share, and not until it hears something."""
+    trainer = rig.trainer()
+    trainer.quota.share = 1e-4
+    rig.step(FIRST)
+    rig.learning.tick()
+    wait_s = until(lambda: (trainer.hear(), trainer.work())[1] > TICK_S and trainer.work())
+    assert trainer.quota.wait_s(trainer._clock()) == pytest.approx(wait_s, abs=1.0)
+    trainer.quota.share = 1.0
+    trainer.quota.spend(0.0, 0.0, trainer._clock())
+    assert trainer.work() == TICK_S
 
 
 def test_another_shared_model_is_what_copies_are_pulled_towards_from_then_on(rig: Rig) -> None:

@@ -1,0 +1,269 @@
+"""`make bench-learning`: what learning costs a daemon that serves, measured on one, and written into docs/learning.md.
+
+How much better the forecasts get is measured by `benchmarks.accuracy`, tables `tuned` and `changed`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import click
+import msgspec
+import numpy as np
+import zmq
+
+from forecastd.daemon.learning import SWAPS_MAX
+from forecastd.daemon.pipeline import Pipeline
+from forecastd.daemon.settings import Settings
+from forecastd.models import checkpoint
+from forecastd.models.learner import FIRST
+from forecastd.producers.client import Producer
+
+from .corpus import Floats
+from .section import Check, Section, figure, machine, table
+from .service import Service
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning.md"
+HEADING = "## Measured"
+BEGAN = 1.7e9
+
+
+class Size(NamedTuple):
+    """Seconds at 1 Hz, and samples between two fine-tunes there; rounds of round trips, and seconds of each; samples
+    and fine-tunes over which memory is to be flat."""
+
+    steady_s: float
+    every: int
+    rounds: int
+    trips_s: float
+    samples: int
+    tunes: int
+
+
+FULL, QUICK = Size(140.0, 64, 3, 20.0, 1_000_000, 600), Size(10.0, 8, 1, 3.0, 20_000, 40)
+SOAK = Size(140.0, 64, 3, 20.0, 10_000_000, 2_000)
+
+
+class Waves:
+    """Noisy waves of different periods, one sample a series at a time, a second apart."""
+
+    def __init__(self, service: Service, series: int) -> None:
+        self.names = [f"wave-{k}" for k in range(series)]
+        self.sent = 0
+        self._producer = Producer(service.address["ingest"], name="waves", window=20 * series)
+        self._random, self._pace = np.random.default_rng(0), 5.0 + np.arange(series) % 30
+
+    def send(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.sent += 1
+            value: Floats = np.sin(self.sent / self._pace) + 0.1 * self._random.normal(size=len(self._pace))
+            self._producer.send_columns(self.names, value, np.full(len(value), BEGAN + self.sent))
+
+    def close(self) -> None:
+        self._producer.flush(60.0)
+        self._producer.close()
+
+
+def steady(size: Size) -> Section:
+    """200 series at one sample a second, each with a copy."""
+    series = 200
+    with Service("--learning-every-samples", str(size.every)) as service:
+        waves = Waves(service, series)
+        waves.send(FIRST + 16)
+        service.until(lambda: service.tunes >= series, 300.0)
+        # how they are spread over the time between two fine-tunes is left to chance, as live
+        began, used, tunes = time.monotonic(), service.cpu_s("trainer"), service.tunes
+        while (passed := time.monotonic() - began) < size.steady_s:
+            waves.send()
+            time.sleep(max(0.0, 1.0 - (time.monotonic() - began - passed)))
+        used, tunes = service.cpu_s("trainer") - used, service.tunes - tunes
+        waves.close()
+    asked = series * (size.steady_s // size.every)
+    return Section(
+        "A copy each for 200 series at 1 Hz",
+        f"Over {passed:.0f} s; a copy asks to be tuned after {size.every} samples.",
+        [
+            (
+                ["trainer", ""],
+                [
+                    ["processor", f"{figure(used / passed)} of a core"],
+                    ["fine-tunes", f"{tunes:,.0f} of {asked:,.0f} asked for"],
+                    ["a fine-tune", f"{1e3 * used / max(tunes, 1):.0f} ms of the processor, all included"],
+                ],
+            )
+        ],
+        [
+            Check("200 series with copies at 1 Hz: cores used by the trainer", used / passed, 0.5),
+            Check("of the fine-tunes asked for, share done", tunes / asked, 0.95, least=True),
+        ],
+    )
+
+
+class _Heard(msgspec.Struct):
+    time: float
+
+
+def trips(size: Size) -> Section:
+    """1,000 samples/s over 100 series, one by one, with and without learning, in turns."""
+    taken: dict[str, list[Floats]] = {"--no-finetune": [], "--finetune": []}
+    rates = []
+    for _ in range(size.rounds):
+        for option, found in taken.items():
+            # so often that the trainer is never done, and uses all that it may
+            with Service(option, "--learning-every-samples", "16") as service:
+                waves = Waves(service, 100)
+                waves.send(FIRST + 16)
+                if option == "--finetune":
+                    service.until(lambda s=service: s.tunes >= 100, 300.0)
+                waves.close()
+                before = service.tunes
+                found.append(_round_trips(service, waves.names, size.trips_s))
+                if option == "--finetune":
+                    rates.append((service.tunes - before) / size.trips_s)
+    off, on = (
+        [[1e6 * float(np.quantile(seconds, q)) for seconds in rounds] for q in (0.5, 0.99)] for rounds in taken.values()
+    )
+    ratios = [median(b / a for a, b in zip(off[k], on[k], strict=True)) for k in range(2)]
+    rows = [
+        [name, f"{median(off[k]):,.0f} µs", f"{median(on[k]):,.0f} µs", figure(ratios[k], ".2f")]
+        for k, name in enumerate(("p50", "p99"))
+    ]
+    return Section(
+        "Round trips while the trainer works",
+        f"1,000 samples/s over 100 series, one by one: sent to forecast received, {size.rounds} times "
+        f"{size.trips_s:.0f} s of each in turns. {median(rates):.0f} fine-tunes/s on the way.",
+        [(["round trip", "does not learn", "learns", "ratio, median of rounds"], rows)],
+        [Check("round trip p99 while training, × without", ratios[1], 2.0, 1.3, form=".2f")],
+    )
+
+
+def _round_trips(service: Service, names: list[str], seconds: float, rate: float = 1000.0) -> Floats:
+    """Seconds from sending a sample to having received its forecast, sent at a steady rate whatever comes back."""
+    context = zmq.Context()
+    out, back = context.socket(zmq.DEALER), context.socket(zmq.SUB)
+    back.subscribe(b"")
+    out.connect(service.address["ingest"])
+    back.connect(service.address["publish"])
+    time.sleep(0.5)
+    decode, sent, taken, count = msgspec.json.Decoder(_Heard).decode, {}, [], int(seconds * rate)
+    random, began = np.random.default_rng(1), time.perf_counter() + 0.1
+    number = 0
+    while number < count or (sent and time.perf_counter() < began + seconds + 2.0):
+        due = began + number / rate
+        wait_s = due - time.perf_counter()
+        if number < count and wait_s <= 0:
+            stamp = BEGAN + 1000.0 + number / rate
+            value = np.sin(number / 700.0) + 0.1 * random.normal()
+            out.send(b'{"series":"%s","value":%f,"time":%f}' % (names[number % len(names)].encode(), value, stamp))
+            sent[round(stamp, 3)] = time.perf_counter()
+            number += 1
+        elif back.poll(max(0, int(wait_s * 1000))):
+            said = decode(back.recv_multipart()[1])
+            if (at := sent.pop(round(said.time, 3), None)) is not None:
+                taken.append(time.perf_counter() - at)
+    context.destroy(0)
+    if len(taken) < 0.99 * count:
+        raise RuntimeError(f"{count - len(taken)} of {count} forecasts did not come")
+    return np.array(taken[count // 10 :])
+
+
+def swaps(size: Size) -> Section:
+    """How long the next sample waits when copies change."""
+    shipped = checkpoint.load("general")
+    pipeline, spent = Pipeline(Settings(), shipped.weights), []
+    for _ in range(200):
+        began = time.thread_time()
+        for row in range(SWAPS_MAX):
+            pipeline.adopt(row, shipped.weights)
+        spent.append(1e3 * (time.thread_time() - began))
+    return Section(
+        "A swap",
+        "As many copies as change between two batches at most; the engine's own time.",
+        [([f"{SWAPS_MAX} copies", "ms"], [["median", figure(median(spent))], ["longest of 200", figure(max(spent))]])],
+        [Check("a swap of copies, ms, the longest of 200", max(spent), 3.0, form=".2f")],
+    )
+
+
+def memory(size: Size) -> Section:
+    """What engine and trainer hold, while samples come as fast as they are taken and all copies are tuned on and on."""
+    names = ("engine", "trainer")
+    rows, held = [], []
+    with Service("--learning-cooldown-s", "0", "--learning-cpu-share", "1") as service:
+        waves = Waves(service, 100)
+        for part in range(5):
+            while waves.sent * 100 < size.samples * part / 4 or (part and service.tunes < size.tunes * part / 4):
+                waves.send(100)
+            if not part:
+                waves.send(2_000)
+                service.until(lambda: service.tunes > size.tunes / 8, 600.0)
+            held.append([service.memory_mb(name) for name in names])
+            rows.append([f"{waves.sent * 100:,}", f"{service.tunes:,.0f}", *(f"{mb:.1f}" for mb in held[-1])])
+        waves.close()
+    growth = [after - before for before, after in zip(held[1], held[-1], strict=True)]
+    return Section(
+        "Memory",
+        "100 series as fast as they are taken, the trainer without a bound on its share. Growth is counted from the "
+        "second row on, when all has been used once.",
+        [(["samples", "fine-tunes", "engine, MB", "trainer, MB"], rows)],
+        [
+            Check("memory, growth of the engine, MB", growth[0], 8.0, form=".1f"),
+            Check("memory, growth of the trainer, MB", growth[1], 24.0, form=".1f"),
+        ],
+    )
+
+
+TABLES: dict[str, Callable[[Size], Section]] = {"steady": steady, "trips": trips, "swaps": swaps, "memory": memory}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Short runs: whether it runs, not what it shows.")
+@click.option("--soak", is_flag=True, help="Ten million samples and two thousand fine-tunes where memory is measured.")
+@click.option("--only", default="", metavar="A,B,…", help=f"Some of the tables: {', '.join(TABLES)}.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=PAGE,
+    metavar="FILE.md",
+    help="The page whose last section is written anew.",
+)
+@click.option("--check", is_flag=True, help="Fail when a promise is not kept.")
+def main(quick: bool, soak: bool, only: str, out: Path, check: bool) -> None:
+    """Measure what learning costs, and write it into the page."""
+    names = only.replace(",", " ").split() or list(TABLES)
+    if unknown := [name for name in names if name not in TABLES]:
+        raise click.UsageError(f"no table is called {unknown[0]!r}; there are {', '.join(TABLES)}")
+    sections = []
+    for name in names:
+        sections.append(TABLES[name](QUICK if quick else SOAK if soak else FULL))
+        click.echo(sections[-1].markdown() + "\n")
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    out.write_text(inserted(text, sections, quick), encoding="utf-8")
+    missed = [promise.what for section in sections for promise in section.checks if not promise.kept]
+    click.echo(f"{out} written; promises missed: {', '.join(missed) or 'none'}", err=True)
+    if check and missed:
+        sys.exit(1)
+
+
+def inserted(text: str, sections: list[Section], quick: bool) -> str:
+    """The page with these sections as its last one."""
+    words = (
+        f"Written by `make bench-learning` on {machine()}. What it gains is in [accuracy.md](accuracy.md), written by "
+        "`make bench-accuracy`."
+    )
+    promises = table(
+        ["what", "measured", "at least", "aim", ""], [check.row() for section in sections for check in section.checks]
+    )
+    parts = [HEADING, words, *(["**A quick run: it shows that everything runs.**"] if quick else []), promises]
+    parts += [re.sub("^## ", "### ", section.markdown()) for section in sections]
+    before = text.partition(f"\n{HEADING}\n")[0].rstrip()
+    return before + "\n\n" + "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The learning benchmark: its section of the page is written anew, and the rest of the page stays."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
+
+from benchmarks.learning import HEADING, QUICK, inserted, swaps  # noqa: E402
+from benchmarks.section import Check, Section  # noqa: E402
+
+
+def test_what_is_measured_takes_the_place_of_what_was_measured_before() -> None:
+    """And comes last; what people wrote stays."""
+    first, second = (Section(name, "Words.", [], [Check(name, 2.0, 1.0)]) for name in ("One", "Two"))
+    text = inserted("# Learning\n\nProse.\n", [first], quick=False)
+    assert text.startswith("# Learning\n\nProse.\n\n## Measured\n")
+    assert "### One" in text and "| One | 2.000 | ≤ 1.000 |  | **missed** |" in text
+    again = inserted(text, [second], quick=True)
+    assert again.startswith("# Learning\n\nProse.\n\n## Measured\n")
+    assert "One" not in again and "### Two" in again and "A quick run" in again
+    assert again.count(HEADING) == 1
+
+
+def test_a_swap_of_copies_holds_up_no_sample_for_long() -> None:
+    """Less than a few milliseconds of the engine's time, for as many copies as change at once."""
+    assert all(check.kept for check in swaps(QUICK).checks)
