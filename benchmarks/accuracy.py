@@ -43,6 +43,7 @@ TABLES = {
     "anomalies": Entry("anomaly", "table"),
     "tuned": Entry("tuned", "recorded"),
     "changed": Entry("tuned", "simulated"),
+    "succession": Entry("succession", "way_back"),
     "cost": Entry("cost", "table"),
     "peers": Entry("peers", "table"),
 }

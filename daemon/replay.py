@@ -96,7 +96,7 @@ def replay(
     refused: list[Counter[str]] = [Counter() for _ in sources]
     kept: dict[str, list[NDArray[Any]]] = {name: [] for name in _FIELDS}
     sent = 0
-    for batch, now in _batches(sources):
+    for batch, now in batches(sources):
         effects = pipeline.step(batch, now)
         _count(effects, sent, refused)
         for forecasts in effects:
@@ -144,7 +144,7 @@ def _timed(recording: Recording) -> bool:
     return not np.isnan(recording.time).all()
 
 
-def _batches(sources: Sequence[Recording]) -> Iterator[tuple[Batch, float]]:
+def batches(sources: Sequence[Recording]) -> Iterator[tuple[Batch, float]]:
     """One round of samples after the other, and the time it is then. `sources` are in order of their lengths, longest
     first.
     """

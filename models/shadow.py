@@ -94,10 +94,15 @@ class Shadow:
         """Rounds that `losses` would tell of: it costs hardly more for ten than for one."""
         return len(self._settled)
 
+    def settled(self) -> list[Settled]:
+        """What can be compared since the last call, a round each."""
+        settled, self._settled = self._settled, []
+        return settled
+
     def losses(self, kernels: Sequence[Kernel]) -> list[Array]:
         """Of each round since the last call in which something could be compared, the absolute errors in units of the
         series, shape (models, n)."""
-        settled, self._settled = self._settled, []
+        settled = self.settled()
         if not settled:
             return []
         windows, x, s, moved = (np.concatenate(column) for column in zip(*settled, strict=True))
