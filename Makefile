@@ -3,6 +3,8 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 READY := .venv/ready
+#: Seconds that `soak` fuzzes each of its targets.
+FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,7 +35,10 @@ bench-accuracy: $(READY) ## how well it forecasts, written to docs/accuracy.md
 bench-learning: $(READY) ## what learning costs the daemon that serves, written to docs/learning.md
 	$(BIN)/python -m benchmarks.learning $(ARGS)
 
-soak: $(READY) ## hours of faults: 10,000 simulated worlds and 200 kills (a failing seed is printed and replays), 2,000 fine-tunes
+soak: $(READY) ## hours of faults: 10,000 simulated worlds, 200 kills (a failing seed replays), a fuzzer, 2,000 fine-tunes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	$(BIN)/python -m forecastd.tests.fuzz wire $(FUZZ_S)
+	$(BIN)/python -m forecastd.tests.fuzz configuration $(FUZZ_S)
 	$(BIN)/python -m forecastd.tests.sim 0 10000
 	FORECASTD_SOAK=200 $(BIN)/python -m pytest --timeout 0 tests/e2e/test_kill.py tests/e2e/test_syscalls.py
 	$(BIN)/python -m benchmarks.learning --soak --only memory --check --out /dev/null

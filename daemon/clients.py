@@ -88,7 +88,7 @@ def read(path: str) -> list[Entry]:
     """The clients of a file, or of all `*.toml` in a folder. BadKey says in one line what is wrong with it."""
     place = Path(path)
     files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
-    entries = [entry for file in files for entry in _read(file)]
+    entries = [entry for file in files for entry in parse(unforgeable(file), file)]
     seen: dict[str, str] = {}
     for entry in entries:
         if entry.key in seen:
@@ -97,12 +97,14 @@ def read(path: str) -> list[Entry]:
     return entries
 
 
-def _read(file: Path) -> Iterator[Entry]:
-    text = unforgeable(file)
+def parse(text: str, file: Path) -> Iterator[Entry]:
+    """The clients in a text, which came out of `file`. BadKey as `read`."""
     try:
         entries = msgspec.convert(tomllib.loads(text), _File).client
     except tomllib.TOMLDecodeError as error:
         raise BadKey(f"{file}: this is not TOML: {error}") from None
+    except RecursionError:
+        raise BadKey(f"{file}: this is nested too deeply") from None
     except msgspec.ValidationError as error:
         raise BadKey(f"{file}: {str(error).replace('`', '').replace('$.', '')}") from None
     for entry in entries:

@@ -133,11 +133,20 @@ def resolve(context: click.Context, parameters: dict[str, Any]) -> Resolved:
 def read(path: str) -> dict[str, Any]:
     """The settings of a file, checked; Misuse says in one line what is wrong with it."""
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
     except OSError as error:
         raise Misuse(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    return parsed(data, path)
+
+
+def parsed(data: bytes, path: str) -> dict[str, Any]:
+    """As `read`, of what is in the file."""
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Misuse(f"{path}: this is not TOML: {error}") from None
+    except RecursionError:
+        raise Misuse(f"{path}: this is nested too deeply") from None
     # TOML has one name for both: a model for all, or tables of models for some.
     if isinstance(document.get("model"), list):
         document["models"] = document.pop("model")

@@ -256,8 +256,9 @@ class Supervisor:
         try:
             settings = self.again()
             clients = admitted(settings)
-        except Failure as error:
-            log.error("not reloaded, and what was in force stays: %s", error.format_message())
+        except Exception as error:
+            # Whatever it is, a daemon that works must not end of a file that does not.
+            log.error("not reloaded, and what was in force stays: %s", getattr(error, "message", error))
             self.reloaded["successful"] = 0.0
             return
         self.settings, later = merged(self.settings, settings)
