@@ -407,9 +407,8 @@ class Transport:
         told["connections"] = self.connections
         told["crowded"] = sum(door.crowded for door in self.doors)
         told["takeovers"] = sum(ingest.takeovers for ingest in self.ingest)
-        if self.doorkeeper is not None:
-            told["doorkeeper_away"] = float(self.doorkeeper.socket is None)
-            told["doorkeeper_restarts"] = self.doorkeeper_restarts
+        told["doorkeeper_away"] = float(self.doorkeeper is not None and self.doorkeeper.socket is None)
+        told["doorkeeper_restarts"] = self.doorkeeper_restarts
         return told
 
     def close(self) -> None:
