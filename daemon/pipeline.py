@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models import ensemble
+from ..models.anomaly import Rule
 from ..models.forecaster import Forecaster
 from ..models.lessons import Lesson
 from ..models.path import Path
@@ -35,7 +36,7 @@ class Pipeline:
         self.levels = (settings.level, *(level for level in settings.levels if level != settings.level))
         experts = ensemble.experts(settings.experts, weights, settings.horizon)
         warmup = weights.window if weights else 10
-        self.forecaster = Forecaster(experts, warmup, settings.horizon, self.levels, settings.alarm_rate)
+        self.forecaster = Forecaster(experts, warmup, settings.horizon, self.levels, _rule(settings))
         self.experts = tuple(expert.name for expert in experts)
         self.series = Table(_columns(settings.horizon, len(self.levels)))
         self.admission = Admission(settings.limits)
@@ -324,3 +325,9 @@ def _rounds(row: Index) -> Iterator[Index]:
     turn = np.arange(len(order)) - np.repeat(first, counts)
     by_turn = order[np.argsort(turn, kind="stable")]
     yield from np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])
+
+
+def _rule(settings: Settings) -> Rule:
+    """What to raise the flag for."""
+    direction = {"both": 0, "up": 1, "down": -1}[settings.alarm_direction]
+    return Rule(settings.alarm_rate, direction, settings.alarm_deviation, settings.alarm_share)

@@ -161,6 +161,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float,
         Meta(gt=0.0, lt=0.02, description="False alarms to accept: 0.001 flags one ordinary sample in a thousand."),
     ] = 0.001
+    alarm_direction: Annotated[
+        Literal["both", "up", "down"],
+        Meta(description="Whether only samples above their forecast may be flagged (up), only those below, or both."),
+    ] = "both"
+    alarm_deviation: Annotated[
+        float,
+        Meta(ge=0.0, description="How far off its forecast a sample must be to be a spike, in units of the value."),
+    ] = 0.0
+    alarm_share: Annotated[
+        float, Meta(ge=0.0, description="The same as a share of the forecast; the larger of the two counts.")
+    ] = 0.0
     finetune: Annotated[
         bool, Meta(description="Fine-tune the model on what arrives: a copy for each series that gains by it.")
     ] = True

@@ -213,7 +213,10 @@ def decode(data: bytes) -> State:
 
 
 #: The settings that the state depends on.
-_SHAPING = ("experts", "horizon", "level", "levels", "alarm_rate")
+_SHAPING = (
+    *("experts", "horizon", "level", "levels"),
+    *("alarm_rate", "alarm_direction", "alarm_deviation", "alarm_share"),
+)
 _SHAPING_LIMITS = ("series", "series_per_producer", "producers", "name_bytes", "future_s", "bridge_steps")
 #: What held before there were these limits.
 _UNLIMITED = {"series_per_producer": 1 << 31, "producers": 1 << 31}

@@ -6,14 +6,15 @@ k's regret is r_k = 2 e (ŷ - x_k) / s, all of them scaled down where one is lar
 
     R_k ← max(d R_k + r_k, -100)     V_k ← d V_k + r_k²     B ← max(d B, max_k r_k²)     w_k ∝ max(R_k, 0) / (B + V_k)
 
-with d = 0.9995, and the naive forecast alone where no regret is positive. However bad an expert was, it can be back
-within a hundred samples. One whose forecast is NaN sleeps: no weight, no regret.
+with d = 0.9995. Where no regret is positive, the naive forecast stands alone. However bad an expert was, it can be
+back within a hundred samples. One whose forecast is NaN sleeps: no weight, no regret.
 
 Three such aggregations stand side by side, one for each situation: "calm", "struck", the two samples after a
 surprise, and "aftermath", while what struck is still in the windows of linear prediction. A surprise is an error of
 more than six times the usual one. Right after a jump of the level the last value is the best there is, and right after
 a spike the worst; either may be worth more than all the rest together, and says nothing of calm times. Each forecast
-is learnt from in the situation in which it was made. `docs/numerics.md` says which bound holds."""
+is learnt from in the situation in which it was made; until a situation has taught anything, the weights are those of
+calm times. `docs/numerics.md` says which bound holds."""
 
 from __future__ import annotations
 
@@ -73,21 +74,26 @@ def forecast(state: Mapping[str, Array], experts: Array, awake: Array, now: Arra
     experts that sleep, else 1; `now`, shape (n,), is the `situation`.
 
     Returns the blend (n, H), and each expert's weight in it (n, H, K), summing to 1."""
-    kinds = experts.shape[2]
-    regret = state["regret"][np.arange(len(now)), :, now]
-    weights = np.maximum(regret[:, :, :kinds], 0.0)
-    weights *= awake
-    energy = regret[:, :, kinds : 2 * kinds]
-    energy += regret[:, :, 2 * kinds :]
-    energy += energy == 0.0
-    weights /= energy
-    total = np.add.reduce(weights, axis=-1, keepdims=True)
+    weights, total = _shares(state["regret"][np.arange(len(now)), :, now], awake)
     if not total.all():
-        undecided = total[:, :, 0] == 0.0
-        weights[:, :, 0] += undecided
-        total[:, :, 0] += undecided
+        undecided = total == 0.0
+        calm, total = _shares(state["regret"][:, :, CALM], awake)
+        calm[:, :, :1] += total == 0.0
+        np.copyto(weights, calm, where=undecided)
+        total = np.add.reduce(weights, axis=-1, keepdims=True)
     weights /= total
     return (weights * experts).sum(-1), weights
+
+
+def _shares(learnt: Array, awake: Array) -> tuple[Array, Array]:
+    """What weights are proportional to, shape (n, H, K), and the sum of it, (n, H, 1); `learnt` is a situation's."""
+    kinds = awake.shape[2]
+    energy = learnt[:, :, kinds : 2 * kinds] + learnt[:, :, 2 * kinds :]
+    energy += energy == 0.0
+    shares = np.maximum(learnt[:, :, :kinds], 0.0)
+    shares *= awake
+    shares /= energy
+    return shares, np.add.reduce(shares, axis=-1, keepdims=True)
 
 
 def update(state: Mapping[str, Array], error: Array, made: Array, then: Array) -> None:

@@ -12,7 +12,7 @@ l_0) / (0.1 T)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -61,8 +61,8 @@ def usual(state: Mapping[str, Array]) -> Array:
 
 def half_widths(state: Mapping[str, Array], s: Array) -> Array:
     """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a
-    wider level may for a while have the smaller width, so sort them before publishing. `s`, shape (n,), stands in for
-    σ before the first residual."""
+    wider level may for a while have the smaller width, so `in_order` comes before publishing. `s`, shape (n,),
+    stands in for σ before the first residual."""
     width = np.exp(state["log_width"])
     if not state["residuals"].all():
         new = state["residuals"] == 0
@@ -72,6 +72,20 @@ def half_widths(state: Mapping[str, Array], s: Array) -> Array:
         size, limit = sigma(state), state["residual_max"]
     width *= size[:, :, None]
     return np.minimum(width, MAXIMUM_SHARE * limit[:, :, None], out=width)
+
+
+def in_order(widths: Array, places: Sequence[int]) -> Array:
+    """The half-widths `widths`, shape (n, H, L), as published: a wider level has no smaller one. The first level keeps
+    its own, and with it what is guaranteed; a wider one has at least the next narrower one's, a narrower one at most
+    the next wider one's. `places` are those of the levels, narrowest first."""
+    first = places.index(0)
+    ordered = widths[:, :, places]
+    wider, narrower = ordered[:, :, first:], ordered[:, :, first::-1]
+    wider[...] = np.maximum.accumulate(wider, axis=2)
+    narrower[...] = np.minimum.accumulate(narrower, axis=2)
+    published = np.empty_like(widths)
+    published[:, :, places] = ordered
+    return published
 
 
 def update(state: Mapping[str, Array], size: Array, width: Array, made: Array, miss_rates: Array) -> None:

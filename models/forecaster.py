@@ -61,17 +61,17 @@ class Forecaster:
     """Experts, blend and intervals over one table, scores in another. It alone writes to them."""
 
     def __init__(
-        self, experts: Sequence[Expert], warmup: int, horizon: int, levels: Sequence[float], alarm_rate: float
+        self, experts: Sequence[Expert], warmup: int, horizon: int, levels: Sequence[float], rule: anomaly.Rule
     ) -> None:
         self.experts = tuple(experts)
         self.warmup = warmup
         self.horizon = horizon
-        self.rule = anomaly.Rule(alarm_rate)
+        self.rule = rule
         #: alerts that have begun or ended since this list was last cleared
         self.alerts: list[alert.Alert] = []
         self.miss_rates = 1.0 - np.array(levels)
-        #: the place of each level among all of them, narrowest first
-        self._ranks = np.argsort(np.argsort(levels)).tolist()
+        #: the places of the levels, narrowest first
+        self._places: list[int] = np.argsort(levels, kind="stable").tolist()
         self._miss_rates = self.miss_rates.tolist()
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
@@ -152,7 +152,7 @@ class Forecaster:
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
             error, widths, made = map(np.asarray, settled)
-            score.update(state, error, self._in_order(widths), made, self.miss_rates)
+            score.update(state, error, conformal.in_order(widths, self._places), made, self.miss_rates)
             self.scores.put(rows, state)
         self._unscored.clear()
 
@@ -213,7 +213,7 @@ class Forecaster:
         widths = single.half_widths(row, now.s)
         row.due, row.due_made, row.due_widths = [mean, *experts], [1.0, *awake], widths
         row.weights = weights
-        published = self._sorted(widths)
+        published = single.in_order(widths, self._places)
         return Said(
             mean,
             [mean - width for width in published],
@@ -241,11 +241,6 @@ class Forecaster:
         rows = slice(number, number + 1)
         self._unscored.append((rows, [[error]], [[widths]], [[made]]))
         return p, kind
-
-    def _sorted(self, widths: list[float]) -> list[float]:
-        """`_in_order` for one row."""
-        ordered = sorted(widths)
-        return [ordered[rank] for rank in self._ranks]
 
     def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> anomaly.Verdict:
         due, made, widths, then = self._due(state)
@@ -302,7 +297,7 @@ class Forecaster:
         for name, value in (("due", due), ("due_made", made), ("due_widths", widths), ("due_situation", now)):
             state[name][at] = value
         state["weights"][...] = weights
-        published = self._in_order(widths)
+        published = conformal.in_order(widths, self._places)
         centre = mean[:, :, None]
         return Outlook(mean, centre - published, centre + published, said, weights, *verdict)
 
@@ -321,7 +316,3 @@ class Forecaster:
         said = self.replayed.popleft() if self.replayed else np.array([asked.products_one(row, now)])
         self.recorded.append(said)
         return asked.read_one(row, said[0].tolist())
-
-    def _in_order(self, widths: Array) -> Array:
-        """Half-widths as published: of several levels the wider has the larger, whichever of them learnt what."""
-        return np.sort(widths, axis=2)[:, :, self._ranks]

@@ -9,6 +9,7 @@ number at a time."""
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from math import asinh, exp, inf, sqrt
 from operator import mul
 
@@ -67,20 +68,27 @@ def _expand(row: Row) -> tuple[float, list[list[float]]]:
 
 def aggregate(row: Row, experts: list[float], awake: list[float]) -> tuple[float, list[float]]:
     """`blend.forecast` for one row: the blend, and the experts' weights in it."""
-    kinds, now = len(experts), situation(row.calm)
+    now = situation(row.calm)
     row.due_situation = [now]
-    start = now * (2 * kinds + 1)
-    square = start + kinds
-    bound = row.regret[square + kinds]
-    shares = [
-        r / (bound + q or 1.0) * up if r > 0.0 else 0.0
-        for r, q, up in zip(row.regret[start:square], row.regret[square : square + kinds], awake, strict=True)
-    ]
+    shares = _shares(row, now, awake)
+    if not any(shares):
+        shares = _shares(row, blend.CALM, awake)
     total = sum(shares)
     if total == 0.0:
         shares[0] = total = 1.0
     weights = [share / total for share in shares]
     return sum(map(mul, weights, experts)), weights
+
+
+def _shares(row: Row, now: int, awake: list[float]) -> list[float]:
+    kinds, learnt = len(awake), row.regret
+    start = now * (2 * kinds + 1)
+    square = start + kinds
+    bound = learnt[square + kinds]
+    return [
+        r / (bound + q or 1.0) * up if r > 0.0 else 0.0
+        for r, q, up in zip(learnt[start:square], learnt[square : square + kinds], awake, strict=True)
+    ]
 
 
 def situation(calm: int) -> int:
@@ -132,6 +140,16 @@ def half_widths(row: Row, s: float) -> list[float]:
     """`conformal.half_widths` for one row."""
     size, limit = (sigma(row), row.residual_max[0] * conformal.MAXIMUM_SHARE) if row.residuals[0] else (s, inf)
     return [min(exp(width) * size, limit) for width in row.log_width]
+
+
+def in_order(widths: list[float], places: list[int]) -> list[float]:
+    """`conformal.in_order` for one row."""
+    published, first = widths.copy(), places.index(0)
+    for before, place in pairwise(places[first:]):
+        published[place] = max(published[place], published[before])
+    for before, place in pairwise(places[first::-1]):
+        published[place] = min(published[place], published[before])
+    return published
 
 
 def cover(row: Row, size: float, widths: list[float], miss_rates: list[float]) -> None:

@@ -206,7 +206,7 @@ def test_one_row_in_plain_floats_is_judged_as_in_arrays(rule: dict[str, Any]) ->
 
 
 def forecaster(rows: int) -> Forecaster:
-    made = Forecaster(ensemble.experts(("naive", "ses", "ar10", "ar"), None), 10, 1, (0.9,), RATE)
+    made = Forecaster(ensemble.experts(("naive", "ses", "ar10", "ar"), None), 10, 1, (0.9,), Rule(RATE))
     made.append(rows)
     return made
 

@@ -104,7 +104,7 @@ def test_what_a_jump_teaches_is_for_the_time_after_jumps() -> None:
     forecasts, weights = run(y, experts)
     for jump in (2000, 3000):
         assert (weights[jump + 1 : jump + 33, 0] > 0.85).all()
-        assert (weights[jump + 40 : jump + 500, 1] > 0.9).all()
+        assert weights[jump + 40 : jump + 500, 1].mean() > 0.98
     calm = slice(2033, 3000)
     assert rmse(forecasts[calm], y[calm]) < 1.02 * rmse(experts[calm, 1], y[calm])
 

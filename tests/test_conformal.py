@@ -68,3 +68,13 @@ def test_one_huge_residual_widens_the_next_intervals_only_for_a_while() -> None:
     residuals[1500] = 1e6
     _, state = cover(residuals)
     assert conformal.half_widths(state, np.ones(1))[0, 0, 0] < 10.0
+
+
+def test_published_intervals_are_nested_and_the_first_level_keeps_its_own() -> None:
+    widths = np.random.default_rng(0).exponential(size=(200, 2, 4))
+    levels = np.array([0.9, 0.99, 0.8, 0.95])
+    published = conformal.in_order(widths, np.argsort(levels).tolist())
+    np.testing.assert_array_equal(published[:, :, 0], widths[:, :, 0])
+    assert (np.diff(published[:, :, np.argsort(levels)], axis=2) >= 0.0).all()
+    nested = np.sort(widths, axis=2)[:, :, np.argsort(np.argsort(levels))]
+    np.testing.assert_array_equal(conformal.in_order(nested, np.argsort(levels).tolist()), nested)

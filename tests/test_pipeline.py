@@ -277,3 +277,24 @@ def test_each_of_many_refused_samples_is_told_to_the_producer_that_sent_it() -> 
     sent.parcels.append(Parcel(3, 4))
     told = [(reply.peer, reply.refused) for reply in core.step(sent, NOW).replies if reply.refused]
     assert told == [(b"p0", "nonfinite"), (b"p1", "nonfinite"), (b"p2", "nonfinite")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "up", "down"),
+    [
+        ({}, True, True),
+        ({"alarm_direction": "up"}, True, False),
+        ({"alarm_direction": "down"}, False, True),
+        ({"alarm_deviation": 40.0}, False, False),
+        ({"alarm_share": 0.02}, True, True),
+        ({"alarm_share": 0.1}, False, False),
+    ],
+)
+def test_alarms_are_for_the_side_and_the_size_that_were_asked_for(asked: dict[str, Any], up: bool, down: bool) -> None:
+    """A value of about 1,000 is off by 30."""
+    wave = 1e3 + np.sin(np.arange(400) / 4) + np.random.default_rng(0).normal(0, 0.1, 400)
+    for sign, flagged in ((1.0, up), (-1.0, down)):
+        core = pipeline(**asked)
+        feed(core, wave)
+        [effects] = feed(core, [1e3 + sign * 30.0], start=NOW - 1e6 + 400.0)
+        assert effects.forecasts[0].flag[0] == flagged

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from forecastd.models import ensemble
+from forecastd.models.anomaly import Rule
 from forecastd.models.forecaster import Forecaster
 from forecastd.models.table import Array
 from forecastd.models.weights import Weights
@@ -20,7 +21,7 @@ def forecaster() -> Forecaster:
         return random.normal(0.0, 0.1, shape).astype(np.float32)
 
     weights = Weights(draw(4, 20), draw(20, 20), draw(20), draw(20), np.asarray(draw(), np.float32))
-    made = Forecaster(ensemble.experts(list(ensemble.EXPERTS), weights), 10, 1, (0.9, 0.5, 0.99), 1e-3)
+    made = Forecaster(ensemble.experts(list(ensemble.EXPERTS), weights), 10, 1, (0.9, 0.5, 0.99), Rule(1e-3))
     made.append(1)
     return made
 
