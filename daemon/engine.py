@@ -13,17 +13,19 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..models import checkpoint
-from ..models.checkpoint import Checkpoint
+from ..models.checkpoint import Checkpoint, CheckpointError
 from ..producers import key
 from ..producers.key import BadKey
 from . import scoreboard
 from .batch import Batch, Forecasts, Reply
+from .catalogue import Catalogue, Unknown
 from .champion import Unfit, compared
 from .child import Parent
 from .clients import Entry
@@ -35,8 +37,10 @@ from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .learning import Learning
 from .portion import Portions
+from .record import Damaged, Foreign
 from .settings import Limits, Settings
 from .standings import standings
+from .store import Store
 from .succession import SHARE, Succession
 from .transport import EndpointError, Transport
 from .wire import Inbox, encode_forecasts, encode_reply
@@ -45,6 +49,8 @@ log = logging.getLogger("forecastd.engine")
 
 #: Seconds between heartbeats and scoreboards.
 TICK_S = 1.0
+#: The topic of events: no series is called so.
+EVENTS = "\0events"
 #: Events kept for the page.
 EVENTS_MAX = 100
 #: Seconds given to what had arrived when the engine was told to end.
@@ -166,6 +172,7 @@ class Engine:
             self.portions.pace(len(effects.forecasts), spent_s)
             if self.learning:
                 self.learning.note(effects)
+            self.tell(effects.events, now)
             # What is to be said may promise that nothing is lost: the keeper says when.
             self.answer(self.keeper.append(batch, now, effects, effects.replies, spent_s))
             # The scores can wait until nobody waits for a forecast any more.
@@ -184,6 +191,13 @@ class Engine:
             self._marks.clear()
             self._taken = 0
         return True
+
+    def tell(self, events: Sequence[Mapping[str, Any]], now: float) -> None:
+        """Sends what happened to those who subscribed to it."""
+        publisher = self.transport.publish
+        if events and publisher.prefixes and (topic := publisher.topic(EVENTS)):
+            for event in events:
+                publisher.send(topic, msgspec.json.encode({"time": now, **event}))
 
     def answer(self, replies: list[Reply]) -> None:
         """Tells producers what has become of their samples."""
@@ -247,6 +261,7 @@ class Engine:
         effects = self.pipeline.step(batch, now)
         effects.events, effects.changes = events, changes
         self.events.extend({"time": now, **event} for event in events)
+        self.tell(events, now)
         self.answer(self.keeper.append(batch, now, effects, replies, 0.0))
 
     def publish(self, forecasts: Forecasts) -> int:
@@ -341,22 +356,38 @@ def _signals(stop: Any) -> int:
 
 def load_model(settings: Settings) -> Checkpoint | None:
     """The shared model the settings name, where an expert needs one; ValueError when there is none of that name."""
-    return checkpoint.serving(settings.model, settings.experts, settings.horizon)
+    if "rnn" not in settings.experts:
+        return checkpoint.serving(settings.model, settings.experts, settings.horizon)
+    return checkpoint.equipped(named(settings, settings.model), settings.experts, settings.horizon)
 
 
 def load_groups(settings: Settings) -> list[Checkpoint]:
     """The models of `[[model]]`, in their order; ValueError for one that is none, or does not go with that of all."""
-    if "rnn" not in settings.experts:
+    if "rnn" not in settings.experts or not settings.models:
         return []
-    like, found = checkpoint.load(settings.model).weights, []
+    like, found = named(settings, settings.model).weights, []
     for group in settings.models:
-        model = checkpoint.load(group.model)
         try:
+            model = named(settings, group.model)
             compared(model.weights, like)
-        except Unfit as error:
+        except ValueError as error:
             raise Unfit(f"[[model]] {group.match!r}: {error}") from None
         found.append(model)
     return found
+
+
+def named(settings: Settings, name: str) -> Checkpoint:
+    """The model of that name: of the package, of the state folder, or a file. ValueError when there is none."""
+    try:
+        return checkpoint.load(name)
+    except CheckpointError:
+        if settings.ephemeral or name in checkpoint.shipped():
+            raise
+        try:
+            return Catalogue(Store.read(settings.state)).find(name).model
+        except (OSError, Damaged, Foreign, Unknown):
+            pass
+        raise
 
 
 def open_state(settings: Settings) -> Kept:

@@ -196,7 +196,7 @@ class Learning:
     def dare(self) -> str:
         """Have a challenger of the shared model drawn; what to say of it. ValueError, in one line."""
         if not self._send(Challenge()):
-            raise ValueError("there is no trainer yet: it starts when a series has taught enough; try again later")
+            raise ValueError("there is no trainer yet, or it is busy: try again later")
         return "asked the trainer for a challenger; /api/v1/models tells what comes of it"
 
     def begin(self) -> None:

@@ -80,6 +80,8 @@ class Watch:
 
     def wants(self, name: str) -> bool:
         """Whether the series was asked for: a subscription to `boiler` brings `boiler-2` as well."""
+        if name.startswith("\0"):
+            return False  # an event
         return self.all or name in self.exact or name.startswith(self.prefixes)
 
     def add(self, message: bytes) -> None:

@@ -42,7 +42,7 @@ def challenge(tuner: Tuner, champion: Weights, lessons: Lessons, seed: int) -> C
 
     random = np.random.default_rng(seed)
     rows = lessons.rows
-    rows = random.permutation(rows)[:SERIES]
+    rows = rows[random.permutation(len(rows))[:SERIES]]
     known = [windows for row in rows.tolist() if len((windows := lessons.windows(row, NEWEST)).targets) > 2 * HELD]
     if not known:
         return None

@@ -150,8 +150,12 @@ def serving(source: str | Path, experts: Sequence[str], horizon: int) -> Checkpo
         return load(source) if "rnn" in experts else None
     if "rnn" not in experts:
         return load(AHEAD)
-    model = load(source)
-    if model.weights.decoder is not None:
+    return equipped(load(source), experts, horizon)
+
+
+def equipped(model: Checkpoint, experts: Sequence[str], horizon: int) -> Checkpoint:
+    """The model with one beside it that knows the way ahead, where these experts need that and it does not itself."""
+    if "path" not in experts or horizon == 1 or model.weights.decoder is not None:
         return model
     return seal(replace(model, weights=replace(model.weights, ahead=load(AHEAD).weights)))
 

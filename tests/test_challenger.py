@@ -49,6 +49,7 @@ def test_the_same_lessons_give_the_same_bytes() -> None:
 
 def test_too_few_lessons_make_none() -> None:
     assert challenge(Tuner(GENERAL), GENERAL, taught(ruled(2, 100)), seed=0) is None
+    assert challenge(Tuner(GENERAL), GENERAL, Lessons(GENERAL.window, 64), seed=0) is None
 
 
 def test_where_nothing_can_be_learnt_there_is_none() -> None:

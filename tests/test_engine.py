@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
 
 from forecastd.daemon import scoreboard
 from forecastd.daemon.batch import Batch, Effects, Reply
-from forecastd.daemon.engine import Engine
+from forecastd.daemon.engine import EVENTS, Engine
 from forecastd.daemon.histogram import BOUNDS
 from forecastd.daemon.keeper import Ephemeral
 from forecastd.daemon.settings import Limits, Settings
@@ -141,6 +142,19 @@ def test_a_sample_comes_out_as_a_forecast(hand: Hand) -> None:
     assert len(forecast["mean"]) == len(forecast["lower"]) == len(forecast["upper"]) == SETTINGS.horizon
     assert forecast["lower"][0] <= forecast["mean"][0] <= forecast["upper"][0]
     assert set(forecast["experts"]) == set(forecast["weights"])
+
+
+def test_events_are_told_to_those_who_subscribed_to_them(hand: Hand) -> None:
+    """An alert begins, under a topic that no series can have."""
+    dealer, listener, other = hand.peers(zmq.DEALER, "ingest router"), hand.subscribed(EVENTS), hand.subscribed("x")
+    random = np.random.default_rng(0)
+    for value in [*random.normal(size=300).tolist(), 1e3]:
+        dealer.send_json({"series": "boiler", "value": value})
+    hand.until(lambda: listener.poll(0))
+    topic, message = listener.recv_multipart()
+    told = json.loads(message)
+    assert (topic, told["event"], told["series"]) == (EVENTS.encode(), "anomaly", "boiler")
+    assert told["time"] > 0 and not other.poll(100)
 
 
 def test_only_subscribed_series_are_encoded(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:

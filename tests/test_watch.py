@@ -179,6 +179,13 @@ def test_json_lines_are_the_forecasts_as_published(feed: Publisher) -> None:
     assert [line["seq"] for line in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + 5))
 
 
+def test_an_event_is_no_forecast(feed: Publisher) -> None:
+    """Who watches everything gets those of the feed, too, and shows none."""
+    feed.start("\0events", "boiler")
+    result = run("--from", feed.endpoint, "--json", "--count", "5")
+    assert {json.loads(line)["series"] for line in result.stdout.splitlines()} == {"boiler"}
+
+
 def test_a_star_takes_all_that_begin_so(feed: Publisher) -> None:
     """A name without one is exact."""
     feed.start("a.1", "a.2", "b")

@@ -73,7 +73,7 @@ def test_a_worse_model_promoted_by_hand_is_rolled_back_by_itself_within_500_samp
 ) -> None:
     """From the sample after the order on it forecasts; and it is seen in the store, in the metrics and in the API."""
     with Daemon(tmp_path) as daemon:
-        wave = Wave(daemon)
+        wave, feed = Wave(daemon), daemon.peer(zmq.SUB, "publish", "\0events")
         for _ in range(100):
             assert wave.send()["model"] == 1
         assert models(tmp_path, "import", str(worse), "--promote") == "version 2: worse, serves\n"
@@ -83,6 +83,8 @@ def test_a_worse_model_promoted_by_hand_is_rolled_back_by_itself_within_500_samp
         while wave.send()["model"] == 2:
             count += 1
             assert count <= 500
+        fed = [json.loads(feed.recv_multipart()[1]) for _ in range(2)]
+        assert [event["event"] for event in fed] == ["promoted", "rolled_back"]
         told = {number: one["status"] for number, one in listed(tmp_path).items()}
         assert told == {1: "champion", 2: ""}
         until(lambda: daemon.metric("forecastd_model_rollbacks_total") == 1.0)
@@ -121,6 +123,17 @@ def test_an_order_survives_a_kill_as_soon_as_the_command_has_returned(tmp_path: 
         assert wave.send()["model"] == 1
 
 
+def test_a_stored_model_may_be_named_at_the_start(tmp_path: Path, worse: Path) -> None:
+    """By the name it was imported with; it begins another line."""
+    models(tmp_path, "import", str(worse), "--name", "plant")
+    with Daemon(tmp_path, "--model", "plant") as daemon:
+        assert Wave(daemon).send()["model"] == 1
+    assert listed(tmp_path)[1]["status"] == "champion" and listed(tmp_path)[1]["name"] == "plant"
+    command = [sys.executable, "-m", "forecastd", "run", "--web", "", "--model", "plants"]
+    said = subprocess.run([*command, "--state", str(tmp_path / "state")], capture_output=True, text=True, timeout=60)
+    assert said.returncode == 2 and "no model is called 'plants'" in said.stderr
+
+
 def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         wave = Wave(daemon)
@@ -148,7 +161,7 @@ def test_a_challenger_of_the_shared_model_is_drawn_when_asked_for_and_put_on_tri
             events = json.loads(daemon.fetch("/api/v1/models"))["events"]
             return [one for one in events if one["event"] == "challenger" and one["outcome"] != "none_better"]
 
-        first = until(trials, within_s=120)[0]
+        first = until(trials, within_s=240)[0]
         assert (first["outcome"], first["name"]) == ("on_trial", "general-tuned")
         assert daemon.end(signal.SIGTERM) == 0
         assert "Traceback" not in daemon.log()
