@@ -166,9 +166,8 @@ class Ingest:
         return inbox.add(frames, self._origin_of(identity.bytes, delimited, client))
 
     def _client(self, frame: zmq.Frame) -> Client | None:
-        """Whose connection this came by, None for a key that may not send (any more)."""
-        client = self._clients.get(str(frame.get("User-Id"))) if self._clients is not None else None
-        return client if client is not None and client.sends else None
+        """Whose connection this came by, None for a key that is authorised no more."""
+        return self._clients.get(str(frame.get("User-Id"))) if self._clients is not None else None
 
     def _owner(self, frame: zmq.Frame) -> Origin | None:
         client = self._client(frame)
