@@ -32,6 +32,8 @@ from .service import Service
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning.md"
 HEADING = "## Measured"
 BEGAN = 1.7e9
+#: Samples a second of the round trips.
+RATE = 1_000.0
 
 
 class Size(NamedTuple):
@@ -112,6 +114,7 @@ class _Heard(msgspec.Struct):
 def trips(size: Size) -> Section:
     """1,000 samples/s over 100 series, one by one, with and without learning, in turns."""
     taken: dict[str, list[Floats]] = {"--no-finetune": [], "--finetune": []}
+    costs: dict[str, list[float]] = {option: [] for option in taken}
     rates = []
     for _ in range(size.rounds):
         for option, found in taken.items():
@@ -122,8 +125,9 @@ def trips(size: Size) -> Section:
                 if option == "--finetune":
                     service.until(lambda s=service: s.tunes >= 100, 300.0)
                 waves.close()
-                before = service.tunes
+                before, used = service.tunes, service.cpu_s("engine")
                 found.append(_round_trips(service, waves.names, size.trips_s))
+                costs[option].append((service.cpu_s("engine") - used) / (RATE * size.trips_s) * 1e6)
                 if option == "--finetune":
                     rates.append((service.tunes - before) / size.trips_s)
     off, on = (
@@ -134,6 +138,15 @@ def trips(size: Size) -> Section:
         [name, f"{median(off[k]):,.0f} µs", f"{median(on[k]):,.0f} µs", figure(ratios[k], ".2f")]
         for k, name in enumerate(("p50", "p99"))
     ]
+    cost = [median(figures) for figures in costs.values()]
+    rows.append(
+        [
+            "engine, processor time a sample",
+            f"{cost[0]:,.0f} µs",
+            f"{cost[1]:,.0f} µs",
+            figure(cost[1] / cost[0], ".2f"),
+        ]
+    )
     return Section(
         "Round trips while the trainer works",
         f"1,000 samples/s over 100 series, one by one: sent to forecast received, {size.rounds} times "
@@ -143,7 +156,7 @@ def trips(size: Size) -> Section:
     )
 
 
-def _round_trips(service: Service, names: list[str], seconds: float, rate: float = 1000.0) -> Floats:
+def _round_trips(service: Service, names: list[str], seconds: float, rate: float = RATE) -> Floats:
     """Seconds from sending a sample to having received its forecast, sent at a steady rate whatever comes back."""
     context = zmq.Context()
     out, back = context.socket(zmq.DEALER), context.socket(zmq.SUB)

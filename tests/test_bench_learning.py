@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
-from benchmarks.learning import HEADING, QUICK, inserted, swaps  # noqa: E402
+from benchmarks.learning import HEADING, PAGE, QUICK, inserted, swaps  # noqa: E402
 from benchmarks.section import Check, Section  # noqa: E402
 
 
@@ -27,3 +27,10 @@ def test_what_is_measured_takes_the_place_of_what_was_measured_before() -> None:
 def test_a_swap_of_copies_holds_up_no_sample_for_long() -> None:
     """Less than a few milliseconds of the engine's time, for as many copies as change at once."""
     assert all(check.kept for check in swaps(QUICK).checks)
+
+
+def test_the_page_that_is_published_has_all_of_it() -> None:
+    """Not of a quick run."""
+    measured = PAGE.read_text().partition(HEADING)[2]
+    assert "A quick run" not in measured
+    assert all(title in measured for title in ("200 series at 1 Hz", "Round trips", "A swap", "Memory"))
