@@ -18,6 +18,7 @@ from ..models import weights
 from ..models.weights import Weights, restored, structure
 from .pipeline import Pipeline
 from .record import Damaged
+from .snapshot import State
 
 
 class Nonfinite(ValueError):
@@ -71,6 +72,22 @@ def decode(body: bytes) -> Weights:
         return unpacked(raw, form)
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a copy cannot be read: {error}") from None
+
+
+#: The table of a snapshot that holds copies, and what stands there for one that was taken back.
+TABLE, GONE = "copies", b"\0"
+
+
+def attach(state: State, copies: Mapping[int, Weights | None]) -> None:
+    """Have a snapshot hold copies by row (None: taken back): those that the journal does not have yet."""
+    bodies = {row: GONE if weights is None else encode(weights) for row, weights in copies.items()}
+    state.tables[TABLE] = {str(row): np.frombuffer(body, np.uint8) for row, body in bodies.items()}
+
+
+def detach(state: State | None) -> dict[int, bytes]:
+    """Take the copies out of a snapshot, `GONE` for one that was taken back."""
+    held = state.tables.pop(TABLE, {}) if state else {}
+    return {int(row): column.tobytes() for row, column in held.items()}
 
 
 def restore(pipeline: Pipeline, bodies: Mapping[int, bytes]) -> list[int]:

@@ -142,6 +142,8 @@ class Journal:
         self._held: dict[tuple[bytes, int], Reply] = {}
         # Copies of steps that were let go of, and those steps: the next commit has them, for no snapshot does.
         self._owed: dict[int, tuple[int, Weights | None]] = {row: (step, model) for row, model in owed.items()}
+        # What of them the snapshot has to hold.
+        self._copied: dict[int, Weights | None] = {}
         # Changes of the model in steps that were let go of: the next commit has them, for no snapshot does.
         self._due: list[tuple[int, Change]] = []
         # The last step that was let go of, where no snapshot has made good for it.
@@ -221,6 +223,10 @@ class Journal:
         """Have `state`, the pipeline's after the last step appended, written as a snapshot."""
         with self._change:
             self._copy = state
+            # it may reach the disk before the steps that wait
+            waiting = [*self._group, *self._waiting] if self._lost is not None else []
+            self._copied = {row: weights for one in waiting for row, weights in one.copies.items()}
+            self._copied |= {row: weights for row, (_, weights) in self._owed.items()}
             self._copied_at = self._clock()
             self._spent_s, self._spent_bytes = 0.0, 0
             self._change.notify_all()
@@ -281,7 +287,10 @@ class Journal:
             if not self._writable():
                 return False
             state = self._copy
+            copies = self._copied
         assert state is not None
+        if copies:
+            copied.attach(state, copies)
         try:
             self.disk.save(state.step, snapshot.encode(state))
         except Full:

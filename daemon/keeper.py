@@ -152,9 +152,7 @@ class Keeper:
         if model and champions:
             model = checkpoint.seal(replace(champions[0].model, weights=champions[0].weights))
         weights = model.weights if model else None
-        copies, spoilt = _copies(store)
-        found = recovered(store, settings, weights)
-        owed = _restored(found.pipeline, store, copies, spoilt)
+        found, owed = recovered(store, settings, weights)
         # A daemon that is killed again and again must not have more to replay each time.
         spent_s = clock() - began
         if found.step:
@@ -269,22 +267,19 @@ def _copies(store: Store) -> tuple[dict[int, bytes], list[int]]:
         return {}, []
 
 
-def _restored(
-    pipeline: Pipeline, store: Store, copies: dict[int, bytes], spoilt: list[int]
-) -> dict[int, Weights | None]:
-    """Gives the series their copies; what the disk is still to be told of them."""
-    lost = spoilt + copied.restore(pipeline, copies)
+def _restored(found: Recovery, copies: dict[int, bytes], spoilt: list[int]) -> dict[int, Weights | None]:
+    """Gives the series their copies; which of them the journal does not have, or is to forget."""
+    bodies = {row: body for row, body in (copies | found.copies).items() if body != copied.GONE}
+    lost = copied.restore(found.pipeline, bodies) + [row for row in spoilt if row not in found.copies]
     if lost:
         log.warning("%d copies are damaged or of another model: dropped", len(lost))
-    owed: dict[int, Weights | None] = dict.fromkeys(lost)
-    # a journal that was set aside took them with it
-    if pipeline.recurrent and not _copies(store)[0]:
-        owed |= pipeline.recurrent.copies.weights
-    return owed
+    held = found.pipeline.recurrent.copies.weights if found.pipeline.recurrent else {}
+    return {row: held.get(row) for row in [*found.copies, *lost]}
 
 
-def recovered(store: Store, settings: Settings, weights: Weights | None) -> Recovery:
-    """What the folder has; what of it is damaged is set aside, and a snapshot made that does not depend on it."""
+def recovered(store: Store, settings: Settings, weights: Weights | None) -> tuple[Recovery, dict[int, Weights | None]]:
+    """What the folder has, and the copies that its journal is still to be told of, None for those it is to forget.
+    What is damaged is set aside, and a snapshot made that does not depend on it."""
     known = models_of(store)
 
     def models(sha256: str) -> Weights | None:
@@ -292,16 +287,23 @@ def recovered(store: Store, settings: Settings, weights: Weights | None) -> Reco
             raise Damaged(f"the model {sha256[:12]} of an earlier run cannot be read")
         return known[sha256]
 
+    copies, spoilt = _copies(store)
     found = recover(store, settings, weights, models)
+    owed = _restored(found, copies, spoilt)
     for step in found.damaged:
         store.discard(step)
     if store.suspect or not found.whole:
         # This order: until the snapshot is there, what was acknowledged is in the old journal alone.
-        store.save(found.step, snapshot.encode(snapshot.capture(found.pipeline, found.step)))
+        state = snapshot.capture(found.pipeline, found.step)
+        if found.pipeline.recurrent:
+            # the new journal lacks them all
+            owed = dict(found.pipeline.recurrent.copies.weights)
+            copied.attach(state, owed)
+        store.save(found.step, snapshot.encode(state))
         store.set_aside(found.reports[-1] if found.reports else "the disk had failed")
         store.mark(suspect=False)
         found.named = 0
     found.reports += store.reports
     for report in found.reports:
         log.warning("%s", report)
-    return found
+    return found, owed

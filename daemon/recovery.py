@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..models.weights import Weights
-from . import record, snapshot
+from . import copied, record, snapshot
 from .database import Commit, Life
 from .pipeline import Pipeline
 from .record import Damaged, Entry
@@ -49,6 +49,8 @@ class Recovery:
     whole: bool = True
     reports: list[str] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
+    #: copies of series that the snapshot has and the journal has not, `copied.GONE` for one that was taken back
+    copies: dict[int, bytes] = field(default_factory=dict)
 
 
 def recover(shelf: Shelf, settings: Settings, weights: Weights | None, models: Models) -> Recovery:
@@ -58,6 +60,7 @@ def recover(shelf: Shelf, settings: Settings, weights: Weights | None, models: M
     Damage never raises: the newest state that can be had without what is damaged is used, and the result tells of it.
     """
     damaged, reports, state = _newest(shelf)
+    copies = copied.detach(state)
     replay = Replay(state, models)
     named = 0
     try:
@@ -74,7 +77,9 @@ def recover(shelf: Shelf, settings: Settings, weights: Weights | None, models: M
     whole = len(reports) == len(damaged)
     pipeline = replay.turn(settings, weights)
     base = state.step if state else 0
-    return Recovery(pipeline, replay.step, base, replay.samples, named, whole, reports, damaged)
+    # the first commit after such a snapshot has them, too
+    copies = copies if replay.step == base else {}
+    return Recovery(pipeline, replay.step, base, replay.samples, named, whole, reports, damaged, copies)
 
 
 def _newest(shelf: Shelf) -> tuple[list[int], list[str], State | None]:

@@ -28,10 +28,12 @@ from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.settings import Limits, Settings
 from forecastd.daemon.snapshot import capture, restore
 from forecastd.models.checkpoint import Checkpoint
+from forecastd.models.weights import Weights, digest
 from forecastd.tests.feed import model, state
 from forecastd.tests.sim.disk import Crash, Disk, Folder
 from forecastd.tests.sim.faults import Faults
 from forecastd.tests.sim.peers import Dealer, Network, Pusher
+from forecastd.tests.sim.tutor import Tutor, change
 
 EXPERTS = ("naive", "ses", "ar10", "rnn")
 MODELS = tuple(model(seed, units=6) for seed in range(3))
@@ -101,7 +103,18 @@ class Life(NamedTuple):
         pipeline.weights = weights  # type: ignore[attr-defined]
         if before is not None:
             restore(pipeline, capture(before, 0))
+            change(pipeline, dict(copies_of(before)))
         return pipeline
+
+
+def copies_of(pipeline: Pipeline) -> dict[int, Weights]:
+    """The copies in service, by row."""
+    return pipeline.recurrent.copies.weights if pipeline.recurrent else {}
+
+
+def digests_of(pipeline: Pipeline) -> dict[int, str]:
+    """The same, as they can be compared."""
+    return {row: digest(weights) for row, weights in copies_of(pipeline).items()}
 
 
 class Taken(NamedTuple):
@@ -111,6 +124,8 @@ class Taken(NamedTuple):
     now: float
     mask: np.ndarray
     life: Life
+    #: the copies that changed before it
+    copies: dict[int, Weights | None]
 
 
 class World:
@@ -230,6 +245,7 @@ class World:
         self.check(keeper, settings)
         self.life += 1
         self.engine = Engine(settings, self.network, keeper, Parent())  # type: ignore[arg-type]
+        self.engine.learning = Tutor(self, keeper.pipeline)  # type: ignore[assignment]
         self._watch(keeper, Life(settings, self.model))
         self.note(f"started at step {keeper._journal.step}")
         for dealer in self.dealers.values():
@@ -275,7 +291,7 @@ class World:
 
         def watched(batch: Batch, now: float) -> Effects:
             effects = step(batch, now)
-            self.history.append(Taken(batch, now, effects.taken, life))
+            self.history.append(Taken(batch, now, effects.taken, life, {}))
             for forecasts in effects.forecasts:
                 for column in (forecasts.mean, forecasts.lower, forecasts.upper):
                     if not np.isfinite(column[forecasts.ready]).all():
@@ -303,6 +319,7 @@ class World:
                 self.fail(f"{name} was told that {number} of epoch {epoch} is safe; there is {account}")
         for taken in self.history[self.unbroken_step :]:
             self.unbroken = taken.life.pipeline(self.unbroken)
+            change(self.unbroken, taken.copies)
             self.unbroken.step(taken.batch, taken.now)
         self.unbroken_step = step
         now = Life(settings, self.model).pipeline(self.unbroken)
@@ -311,13 +328,15 @@ class World:
             self.unbroken = now
         if state(now) != state(keeper.pipeline):
             self.fail(f"at step {step} the state is not that of a run without interruption")
+        if digests_of(now) != digests_of(keeper.pipeline):
+            self.fail(f"at step {step} the copies are not those of a run without interruption")
         self.seen["recoveries"] += 1
 
     def audit(self) -> None:
         """Each number of a producer was taken once; none that was acknowledged is missing."""
         taken: Counter[tuple[str, int, int]] = Counter()
         values: set[float] = set()
-        for batch, _, mask, _ in self.history:
+        for batch, _, mask, *_ in self.history:
             for parcel in batch.parcels:
                 for place in range(parcel.start, parcel.stop):
                     if mask[place] and parcel.seq:
