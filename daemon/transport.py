@@ -48,8 +48,8 @@ ORIGINS_MAX = 4_096
 QUIET_S = 0.001
 
 #: Seconds after which what has arrived by then is taken through the pipeline, though there is more: a flood of what is
-#: dear to read, or no sample at all, must not hold up the others.
-RECEIVE_S = 0.01
+#: dear to read must not hold up the others; one of what is no sample at all even less.
+RECEIVE_S, REFUSE_S = 0.01, 0.001
 
 # pyzmq's own enumerations are slow to combine
 _NOW, _MORE, _EVENTS, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
@@ -129,7 +129,7 @@ class Ingest:
                 if quiet or not get(_EVENTS) & _READABLE:
                     return
                 first, until = False, now + RECEIVE_S
-            elif now > until:
+            elif now > until or (inbox.refused and now > until - RECEIVE_S + REFUSE_S):
                 return
 
     def allow(self, clients: Clients) -> None:

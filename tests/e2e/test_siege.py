@@ -27,7 +27,9 @@ class Siege:
 
     def __init__(self, folder: Path, keyed: bool) -> None:
         self.keys = Keyring(folder)
+        # Without a trainer, whose start takes the cores that the figures are of.
         options = ["--limits-series-per-producer", str(SERIES_MAX)]
+        options += ["--learning-copies", "0", "--learning-challenge-s", "0"]
         if keyed:
             clients = self.keys.write(self.keys.entry("bystander", "*", watch=True))
             options += ["--key", self.keys.path("daemon"), "--clients", clients]
