@@ -49,6 +49,9 @@ Z_KNOWN, KNOWN = 3.5, 0.1
 GAIN = 0.05
 #: Share by which two estimates of one season may differ.
 TOLERANCE = 0.03
+#: Share by which a closer look may move a season, and how near it must be to whole samples to be so many: what is
+#: read between two samples is a blur of both.
+REFINED, WHOLE = 0.01, 0.06
 #: Integral of the squared autocorrelation of a difference of means, in units of m: the e of a random walk.
 WALK = 1.08
 
@@ -71,6 +74,7 @@ def decide(x: Array, season: Array, candidate: Array, doubts: Array) -> tuple[Ar
     """
     e = evidence(x)
     found, scale = find(e)
+    found = refined(x, found)
     seen, strength = visible(e, season)
     again = same(found, season)
     other = np.where(again, 0.0, found)
@@ -249,6 +253,32 @@ def _between(likeness: Array, season: Index) -> Array:
     offset = 0.5 * (left - right) / bend
     offset[(np.abs(offset) <= 0.2) | (np.abs(offset) > 0.5)] = 0.0
     return season + offset
+
+
+def refined(x: Array, season: Array) -> Array:
+    """`season`, shape (n,), 0 for none, more precisely: the k-th multiple is known as well as the first, so a k-th of
+    it k times as well. `x`, shape (n, N).
+
+    From multiple to multiple up to half the samples, each looked for next to k times what the one before gave, where
+    changes over a quarter of the season are most alike. One is enough to spoil a season that glides, so that it must
+    stay within `REFINED` of what it was."""
+    out = season.copy()
+    for i in np.flatnonzero(season):
+        first = best = float(season[i])
+        apart = max(1, round(first / 4))
+        y = np.nan_to_num(x[i, apart:] - x[i, :-apart])
+        limit = CLIP * np.abs(y).mean()
+        c = _autocovariance(np.minimum(np.maximum(y, -limit), limit)[None])[0]
+        for k in range(2, int(len(y) / (2 * first)) + 1):
+            at = round(k * best)
+            at += int(np.argmax(c[at - 1 : at + 2])) - 1
+            left, middle, right = c[at - 1 : at + 2].tolist()
+            if middle < max(left, right) or left - 2.0 * middle + right >= 0.0:
+                break
+            best = (at + 0.5 * (left - right) / (left - 2.0 * middle + right)) / k
+        if abs(best - first) <= max(0.5, REFINED * first):
+            out[i] = round(best) if abs(best - round(best)) <= WHOLE else best
+    return out
 
 
 def visible(e: Evidence, season: Array) -> tuple[Flags, Array]:

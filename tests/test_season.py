@@ -187,3 +187,20 @@ def test_chance_is_measured_in_its_standard_deviation() -> None:
     for scale, lag in ((0, 30), (1, 40), (2, 60), (3, 100)):
         z = evidence.likeness[:, scale, lag] * np.sqrt(evidence.pairs[lag] / 2**scale)
         assert 0.7 < z.std() < 1.3
+
+
+def test_a_season_is_known_to_a_fraction_of_a_sample_and_a_whole_one_stays_whole() -> None:
+    random = np.random.default_rng(0)
+    t = np.arange(1024)
+    periods = np.array([62.39, 24.0, 24.0, 0.0])
+    x = np.sin(2 * np.pi * t / np.where(periods > 0.0, periods, 1.0)[:, None]) + random.normal(0, 0.3, (4, 1024))
+    x[2] += random.normal(size=1024).cumsum()
+    near = season.refined(x, periods + np.array([0.3, 0.0, 0.4, 0.0]))
+    assert abs(near[0] - 62.39) < 0.06
+    np.testing.assert_array_equal(near[1:], [24.0, 24.0, 0.0])
+
+
+def test_where_multiples_do_not_lead_on_a_season_stays_what_it_was() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 512)).cumsum(axis=1)
+    rough = np.full(20, 40.0)
+    assert (np.abs(season.refined(x, rough) - rough) <= 0.5).all()
