@@ -71,6 +71,8 @@ class Waiting(NamedTuple):
     events: list[dict[str, Any]]
     copies: dict[int, Weights | None]
     changes: list[Change]
+    #: how many series there were after it: the pipeline is further than the journal, and its names with it
+    named: int
 
 
 @dataclass
@@ -170,7 +172,7 @@ class Journal:
             if self._owed and (self._lost is None or self._mending()):
                 copies, self._owed = {row: weights for row, (_, weights) in self._owed.items()} | copies, {}
             entry = Entry(self.step, now, batch, effects.recorded, taken)
-            waiting = Waiting(entry, later, effects.events, copies, effects.changes)
+            waiting = Waiting(entry, later, effects.events, copies, effects.changes, len(self._names))
             if self._lost is not None and not self._mending():
                 self._lose([waiting])
             else:
@@ -247,7 +249,7 @@ class Journal:
                 return False
             if not self._group:
                 self._group = _cut(self._waiting)
-            group, named, due = self._group, len(self._names), len(self._due)
+            group, named, due = self._group, self._group[-1].named, len(self._due)
             late = [change for _, change in sorted(self._due, key=lambda pair: pair[0])]
             changes = late + [change for waiting in group for change in waiting.changes]
         entries = [waiting.entry for waiting in group]
@@ -375,7 +377,7 @@ class Journal:
 
     def _lose(self, waiting: list[Waiting]) -> None:
         self._lost = self.step
-        for entry, replies, _, copies, changes in waiting:
+        for entry, replies, _, copies, changes, _ in waiting:
             self._due += [(entry.step, change) for change in changes]
             self.figures.skipped += len(entry.batch)
             # the newest steps are let go of first

@@ -292,7 +292,8 @@ def recovered(store: Store, settings: Settings, weights: Weights | None) -> tupl
     owed = _restored(found, copies, spoilt)
     for step in found.damaged:
         store.discard(step)
-    if store.suspect or not found.whole:
+    # Earlier versions let names reach the disk before the steps that brought them; such rows would be given twice.
+    if store.suspect or not found.whole or found.named > len(found.pipeline.names):
         # This order: until the snapshot is there, what was acknowledged is in the old journal alone.
         state = snapshot.capture(found.pipeline, found.step)
         if found.pipeline.recurrent:

@@ -120,6 +120,17 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(rig: Rig) -> None:
     assert state(rig.recovered()) == state(rig.core)
 
 
+def test_names_reach_the_disk_with_the_steps_that_brought_them_and_no_sooner(rig: Rig) -> None:
+    """The pipeline goes on while the disk works. A name of a step that a crash then takes would have a row that the
+    next run gives to another name: all that comes after could not be read."""
+    rig.step(3)
+    known = list(rig.core.names)
+    rig.core.names.append("of the step after")
+    rig.core.rows["of the step after"] = len(known)
+    assert rig.journal.commit()
+    assert rig.store.names() == known
+
+
 def test_what_waits_goes_in_one_commit(rig: Rig) -> None:
     rig.step(50)
     rig.journal.commit()
