@@ -5,6 +5,7 @@ How much better the forecasts get is measured by `benchmarks.accuracy`, tables `
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -251,22 +252,23 @@ def main(quick: bool, soak: bool, only: str, out: Path, check: bool) -> None:
     names = only.replace(",", " ").split() or list(TABLES)
     if unknown := [name for name in names if name not in TABLES]:
         raise click.UsageError(f"no table is called {unknown[0]!r}; there are {', '.join(TABLES)}")
-    sections = []
+    sections, load = [], os.getloadavg()[0]
     for name in names:
         sections.append(TABLES[name](QUICK if quick else SOAK if soak else FULL))
         click.echo(sections[-1].markdown() + "\n")
     text = out.read_text(encoding="utf-8") if out.exists() else ""
-    out.write_text(inserted(text, sections, quick), encoding="utf-8")
+    out.write_text(inserted(text, sections, quick, load), encoding="utf-8")
     missed = [promise.what for section in sections for promise in section.checks if not promise.kept]
     click.echo(f"{out} written; promises missed: {', '.join(missed) or 'none'}", err=True)
     if check and missed:
         sys.exit(1)
 
 
-def inserted(text: str, sections: list[Section], quick: bool) -> str:
-    """The page with these sections as its last one."""
+def inserted(text: str, sections: list[Section], quick: bool, load: float = 0.0) -> str:
+    """The page with these sections as its last one; `load` is the load average before they were made."""
     words = (
-        f"Written by `make bench-learning` on {machine()}. What it gains is in [accuracy.md](accuracy.md), written by "
+        f"Written by `make bench-learning` on {machine()}; the load average before it began was {load:.1f}, and times "
+        "of a busy machine say little. What it gains is in [accuracy.md](accuracy.md), written by "
         "`make bench-accuracy`."
     )
     promises = table(

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from forecastd.daemon import copied, learning, letter
+from forecastd.daemon import copied, letter, outgoing
 from forecastd.daemon.batch import Batch, Effects, Parcel
 from forecastd.daemon.learning import SWAPS_MAX, WORTH_SAMPLES, Learning
 from forecastd.daemon.letter import Began, Done, Dropped, Hello, Told
@@ -240,14 +240,14 @@ def test_what_a_stuck_trainer_does_not_take_is_kept_up_to_a_bound_and_then_dropp
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest first; each sample that was lost is counted, and the engine never waits."""
-    monkeypatch.setattr(learning, "LETTER_SAMPLES", 30)
-    monkeypatch.setattr(learning, "KEPT_BYTES_MAX", 20_000)
+    monkeypatch.setattr(outgoing, "LETTER_SAMPLES", 30)
+    monkeypatch.setattr(outgoing, "KEPT_BYTES_MAX", 20_000)
     rig.trainer()
     for _ in range(300):
         rig.step(10)
     dropped = rig.board().counters["lessons_dropped"]
     assert 5_000 < dropped < 3 * rig.count
-    assert rig.learning._samples._bytes <= 20_000
+    assert rig.learning._outgoing._bytes <= 20_000
 
 
 def test_a_trainer_that_comes_after_another_gets_the_copies_there_are(rig: Rig) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,12 @@ def outcome(daemon: Daemon, name: str) -> float:
     return daemon.metric(f'forecastd_finetunes_total{{outcome="{name}"}}')
 
 
+def finetune(state: Path, series: str) -> subprocess.CompletedProcess[str]:
+    """`forecastd models finetune`."""
+    command = [sys.executable, "-m", "forecastd", "models", "finetune", "--state", str(state), series]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def without_learning(folder: Path) -> Iterator[dict[str, Any]]:
     """What a daemon that never learns says of the first series, to the samples that this one took in."""
     store = Store.read(folder)
@@ -107,6 +115,9 @@ def test_a_daemon_tunes_copies_for_its_series_while_it_serves(tmp_path: Path) ->
         assert daemon.metric('forecastd_process_up{process="trainer"}') == 1
         events = json.loads(daemon.fetch("/api/v1/models"))["events"]
         assert {event["series"] for event in events if event["outcome"] == "tuned"} == set(NAMES)
+        assert "asked the trainer for 1 series" in finetune(tmp_path / "state", "wave-1").stdout
+        refused = finetune(tmp_path / "state", "wave-9")
+        assert (refused.returncode, "no series is called 'wave-9'" in refused.stderr) == (2, True)
         os.kill(pids["engine"], signal.SIGKILL)
         until(lambda: daemon.children().get("engine", pids["engine"]) != pids["engine"])
         until(lambda: daemon.metric("forecastd_copies") == 2)
