@@ -41,8 +41,6 @@ TABLES = {
     "horizon": Entry("ahead", "table"),
     "seasons": Entry("season", "table"),
     "anomalies": Entry("anomaly", "table"),
-    "tuned": Entry("tuned", "recorded"),
-    "changed": Entry("tuned", "simulated"),
     "succession": Entry("succession", "way_back"),
     "cost": Entry("cost", "table"),
     "peers": Entry("peers", "table"),

@@ -34,6 +34,8 @@ TRIAL = 1024
 GAIN = 0.002
 GAIN_RATE = 1.0 / 16.0
 REST = 4 * TRIAL
+#: The share of the copies that may be on trial while other series wait for one.
+ON_TRIAL = 1.0 / 8.0
 
 
 class Tune(NamedTuple):
@@ -63,6 +65,8 @@ class Learner:
         self._given: dict[int, int] = {}
         self._resting: dict[int, int] = {}
         self._gains: dict[int, float] = {}
+        #: whether a series waited for room when it was last asked who is due
+        self._crowded = False
         self._tuner: Tuner | None = None
 
     @staticmethod
@@ -96,9 +100,11 @@ class Learner:
         waits = {row: n - self._tuned.get(row, 0) for row, n in count.items() if n >= max(FIRST, self._rests(row))}
         overdue = sorted((row for row, wait in waits.items() if wait >= self.every), key=lambda row: -waits[row])
         due, room = [], self.budget - len(self.copies)
+        self._crowded = False
         for row in dict.fromkeys([*urgent, *overdue]):
             if row not in self.copies:
                 if room <= 0:
+                    self._crowded = True
                     continue
                 room -= 1
             due.append(row)
@@ -126,9 +132,13 @@ class Learner:
         return challenge(self._tensorflow(), self.anchor, self.lessons, seed=self.lessons.taken)
 
     def retired(self) -> list[int]:
-        """The rows whose copies have not been worth having: they are taken back here, and rest for a while."""
-        rows = [row for row in self.copies if self._tuned[row] - self._given[row] >= TRIAL]
-        idle = [row for row in rows if self._gains.get(row, 0.0) < GAIN]
+        """The rows whose copies have not been worth having, and, while others wait for room, the one that gains least:
+        they are taken back here, and rest for a while. So that copies go where they gain most, no more than a share of
+        them is on trial at a time."""
+        tried = [row for row in self.copies if self._tuned[row] - self._given[row] >= TRIAL]
+        idle = [row for row in tried if self._gains.get(row, 0.0) < GAIN]
+        if not idle and tried and self._crowded and len(self.copies) - len(tried) < self.budget * ON_TRIAL:
+            idle = [min(tried, key=lambda row: self._gains.get(row, 0.0))]
         for row in idle:
             self.drop(row)
         return idle

@@ -113,6 +113,25 @@ def test_a_copy_that_gains_nothing_is_taken_back_and_its_series_rests(monkeypatc
     assert sorted(made.due()) == [0, 1]
 
 
+def test_where_series_wait_the_copy_that_gains_least_makes_room_but_for_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learner, "TRIAL", 64)
+    made, values = pupil(GENERAL, copies=4), waves(6, 700)
+    teach(made, values[:200])
+    made.tune(made.due())
+    assert sorted(made.copies) == [0, 1, 2, 3]
+    teach(made, values[:300], 200)
+    made.tune(made.due())
+    made.hear({0: 0.3, 1: 0.1, 2: 0.2, 3: 0.4})
+    assert made.retired() == [1]
+    made.tune(made.due())
+    assert len(made.copies) == 4
+    # the newcomer is on trial: as many as may be
+    made.due()
+    assert made.retired() == []
+
+
 def test_tuning_forecasts_a_signal_better_that_the_model_has_not_seen() -> None:
     """A wave that jumps by a rule: a learner that moves nothing, or the wrong way, fails."""
     random = np.random.default_rng(2)
