@@ -1,7 +1,7 @@
-"""What the season says: the last three seasons, and how far to believe them against the order-32 forecast.
+"""What the season says: the last six seasons, and how far to believe them against the order-32 forecast.
 
-S_t, the season's value for sample t, is the mean of the values one, two and three seasons earlier, each held near the
-median of the three, so that an old spike is not replayed; between two samples the value is interpolated. With â the
+S_t, the season's value for sample t, is the mean of the values one to six seasons earlier, as many as are known, each
+held near their median, so that an old spike is not replayed; between two samples the value is interpolated. With â the
 order-32 forecast of `lattice`,
 
     ŷ_{t+1} = â_{t+1} + a (x_t - S_t) + b (S_{t+1} - â_{t+1})
@@ -27,7 +27,7 @@ from .table import Array, Column, Row
 
 Index = NDArray[np.intp]
 
-#: Samples of the past that are kept a series (a power of two); three seasons must fit in.
+#: Samples of the past that are kept a series (a power of two); seasons that do not fit in take no part.
 HISTORY = 1024
 #: How many of them are looked at for a season: the largest of these numbers that have come.
 WINDOWS = np.array([64, 96, 128, 192, 256, 384, 512, 768, 1024])
@@ -40,7 +40,8 @@ SPREAD_RATE = 0.02
 #: An earlier season counts as at most that many usual sizes off the median; what is fitted is held within the larger
 #: number of them.
 CLIP_PAST, CLIP = 3.0, 12.0
-SEASONS = 3
+#: Earlier seasons in the mean: more of them carry less noise, fewer follow a season that changes.
+SEASONS = 6
 #: Keeps what is divided by above 0; so is its square.
 TINY = 1e-140
 #: Margin to the envelope of the series, as a share of its width.
@@ -245,22 +246,17 @@ def _past(state: Mapping[str, Array], rows: Index, horizon: int) -> Array:
         after = np.minimum(before + 1, clock)
         earlier, later = (state["history"][rows[:, None], place & (HISTORY - 1)] for place in (before, after))
         values[k] = np.where(clock - before < HISTORY, (1.0 - part) * earlier + part * later, np.nan)
-    if np.isnan(values).any():
-        _fill(values)
-    values.sort(axis=0)
+    values.sort(axis=0)  # unknown ones come last
+    known = SEASONS - np.isnan(values).sum(axis=0)
+    middle = np.take_along_axis(values, np.maximum(known - 1, 0)[None] // 2, 0)[0]
     reach = state["season_spread"][rows][:, None] * CLIP_PAST
     reach = np.where(reach > 0.0, reach, np.inf)
-    middle = values[1]
-    past: Array = (middle + np.maximum(values[0], middle - reach) + np.minimum(values[2], middle + reach)) / SEASONS
+    past = np.zeros((len(rows), horizon))
+    for value in values:
+        past += np.where(np.isnan(value), 0.0, np.minimum(np.maximum(value, middle - reach), middle + reach))
+    past /= np.where(known > 0, known, np.nan)
     past += state["origin"][rows][:, None]
     return past
-
-
-def _fill(values: Array) -> None:
-    """Where one season's value is unknown, let another's stand in."""
-    for k in range(SEASONS):
-        for other in values:
-            np.copyto(values[k], other, where=np.isnan(values[k]))
 
 
 def _look_ahead(row: Row) -> None:
@@ -269,8 +265,7 @@ def _look_ahead(row: Row) -> None:
 
 
 def _past_one(row: Row, clock: int) -> list[float]:
-    """The values of one row one, two and three seasons before sample number `clock`, lowest first; none if all are
-    unknown."""
+    """The known values of one row one to six seasons before sample number `clock`, lowest first."""
     period, known = row.season, row.history.item
     values = []
     for k in range(1, SEASONS + 1):
@@ -281,8 +276,6 @@ def _past_one(row: Row, clock: int) -> list[float]:
         value = (1.0 - part) * known(before & (HISTORY - 1)) + part * known(after & (HISTORY - 1))
         if clock - before <= HISTORY and not isnan(value):
             values.append(value)
-    if values:
-        values += values[:1] * (SEASONS - len(values))
     return sorted(values)
 
 
@@ -290,7 +283,8 @@ def _held(row: Row, past: list[float]) -> float:
     """S of the next sample of one row, out of those values."""
     if not past:
         return nan
-    low, middle, high = past
+    middle = past[(len(past) - 1) // 2]
     reach = CLIP_PAST * row.season_spread or inf
-    mean: float = (middle + max(low, middle - reach) + min(high, middle + reach)) / SEASONS + row.origin
+    low, high = middle - reach, middle + reach
+    mean: float = sum(min(max(value, low), high) for value in past) / len(past) + row.origin
     return mean

@@ -48,8 +48,8 @@ def test_a_season_is_found_in_the_stream_and_forecast() -> None:
     forecasts = rows.feed(values)
     assert rows.table["season"][0] == 50.0
     assert np.isnan(forecasts[60]).all(), "nothing to say before the season is known"
-    # noise of 0.1 in the value, and of 0.1 / sqrt(3) in the mean of three seasons
-    assert rmse(forecasts, values, 1000) < 1.1 * 0.1 * np.sqrt(1 + 1 / 3)
+    # noise of 0.1 in the value, and of 0.1 / sqrt(6) in the mean of six seasons
+    assert rmse(forecasts, values, 1000) < 1.05 * 0.1 * np.sqrt(1 + 1 / 6)
 
 
 def test_a_configured_season_needs_no_finding_and_speaks_as_soon_as_it_has_come_once() -> None:
