@@ -294,6 +294,15 @@ def test_fault_29_a_broken_configuration_changes_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def readiness(daemon: Daemon) -> int:
+    """The status of /readyz."""
+    try:
+        daemon.fetch("/readyz")
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 200
+
+
 def test_fault_26_an_engine_that_hangs_lets_nobody_in_and_is_replaced(tmp_path: Path) -> None:
     """It is not ready meanwhile; then a new one has the door."""
     found = place(tmp_path)
@@ -303,15 +312,8 @@ def test_fault_26_an_engine_that_hangs_lets_nobody_in_and_is_replaced(tmp_path: 
         with found.producer("plc") as producer:
             producer.send("boiler", 1.0)
 
-            def not_ready() -> bool:
-                try:
-                    daemon.fetch("/readyz")
-                except urllib.error.HTTPError as error:
-                    return error.code == 503
-                return False
-
-            until(not_ready)
+            until(lambda: readiness(daemon) == 503)
             assert producer.stats().acked == 0
             assert producer.flush(30)
         assert daemon.children()["engine"] != engine
-        until(lambda: daemon.fetch("/readyz"))
+        until(lambda: readiness(daemon) == 200)
