@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import select
-import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import zmq
 from ..producers.key import Curve
 from .clients import Client, Clients, Entry
 from .door import FAILED, Door
-from .endpoint import Endpoint, parse, reachable
+from .endpoint import Endpoint, parse
 from .ledger import PASSING
 from .settings import Limits, Settings
 from .wire import Inbox, Origin
@@ -38,8 +37,6 @@ KEEPALIVE_S, KEEPALIVES, SILENCE_MS = 5, 2, 15_000
 HANDSHAKE_MS = 5_000
 #: How long what was sent may stay on its way when the daemon ends.
 LINGER_MS = 1_000
-#: A daemon did not let us in.
-BARRED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 #: Senders whose way back is kept ready.
 ORIGINS_MAX = 4_096
 
@@ -84,7 +81,7 @@ class Ingest:
     ) -> None:
         self.endpoint = endpoint
         self.limits = limits
-        self.socket = _open(context, endpoint)
+        self.socket = open_socket(context, endpoint)
         self.socket.rcvhwm = RECEIVE_MESSAGES_MAX
         # The bound of a frame is ours to check, so that its sender's other messages live; this one cuts the
         # connection.
@@ -215,7 +212,7 @@ class Publisher:
     """An XPUB socket, and what its subscribers asked for."""
 
     def __init__(self, context: zmq.SyncContext, endpoint: Endpoint, lock: Lock | None) -> None:
-        self.socket = _open(context, endpoint)
+        self.socket = open_socket(context, endpoint)
         self.socket.sndhwm = PUBLISH_MESSAGES_MAX
         if lock:
             lock.on(self.socket, endpoint.kind)
@@ -422,72 +419,8 @@ class Transport:
         self.context.term()
 
 
-class Subscriber:
-    """A SUB socket for the processes that show forecasts; of one thread. A subscriber that is too slow loses
-    messages."""
-
-    def __init__(self, endpoint: str, *prefixes: str | bytes, curve: Curve | None = None) -> None:
-        try:
-            address = reachable(parse(endpoint, ("publish",)).address)
-        except ValueError as error:
-            from .errors import Misuse
-
-            raise Misuse(str(error)) from None
-        self._context: zmq.SyncContext = zmq.Context()
-        self._socket = _open(self._context, Endpoint("sub", address, connect=True))
-        self._socket.rcvhwm = PUBLISH_MESSAGES_MAX
-        if curve:
-            self._socket.curve_secretkey, self._socket.curve_serverkey = curve.secret, curve.server
-            self._socket.curve_publickey = zmq.curve_public(curve.secret)
-        self._monitor = self._socket.get_monitor_socket(BARRED | zmq.Event.HANDSHAKE_SUCCEEDED)
-        self._monitor.rcvhwm = 0
-        self._barred = False
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        for prefix in prefixes:
-            self.subscribe(prefix)
-        self._socket.connect(address)
-
-    def subscribe(self, prefix: str | bytes) -> None:
-        self._socket.subscribe(_bytes(prefix))
-
-    def unsubscribe(self, prefix: str | bytes) -> None:
-        self._socket.unsubscribe(_bytes(prefix))
-
-    def receive(self) -> list[bytes] | None:
-        """The frames of the next message, None when there is none; never waits."""
-        try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-
-    def wait(self, timeout_s: float) -> bool:
-        """Whether there is something to receive within the time."""
-        return bool(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
-
-    def __iter__(self) -> Iterator[list[bytes]]:
-        """What has arrived, until there is no more."""
-        while (frames := self.receive()) is not None:
-            yield frames
-
-    def barred(self) -> bool:
-        """Whether the daemon did not let us in when we last tried: it does not know our key, or is not who we think."""
-        while self._monitor.poll(0):
-            self._barred = bool(struct.unpack("=H", self._monitor.recv_multipart()[0][:2])[0] & BARRED)
-        return self._barred
-
-    def fileno(self) -> int:
-        """A descriptor for an event loop. It is edge-triggered: after each wake-up, receive until there is no more."""
-        return int(self._socket.get(zmq.FD))
-
-    def close(self) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
-        self._context.term()
-
-
-def _open(context: zmq.SyncContext, endpoint: Endpoint) -> zmq.SyncSocket:
+def open_socket(context: zmq.SyncContext, endpoint: Endpoint) -> zmq.SyncSocket:
+    """A socket of the endpoint's kind that notices a peer that has gone; neither bound nor connected."""
     socket = context.socket(_KINDS[endpoint.kind])
     socket.linger = LINGER_MS
     socket.tcp_keepalive, socket.tcp_keepalive_cnt = 1, KEEPALIVES
@@ -519,10 +452,6 @@ def _name(identity: bytes) -> str:
     except UnicodeDecodeError:
         text = ""
     return text if text.isprintable() and text else identity.hex()
-
-
-def _bytes(prefix: str | bytes) -> bytes:
-    return prefix.encode() if isinstance(prefix, str) else prefix
 
 
 def new_pair() -> tuple[str, str]:

@@ -17,8 +17,8 @@ from ..producers.key import BadKey, Curve, curve
 from .delivery import given_keys, keyed
 from .endpoint import reachable, tcp
 from .errors import Misuse
+from .subscriber import Subscriber
 from .tally import VALUES, Tally, decode, sparkline
-from .transport import Subscriber
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,7 +18,8 @@ from forecastd.daemon.batch import Batch
 from forecastd.daemon.errors import Misuse
 from forecastd.daemon.ledger import PASSING
 from forecastd.daemon.settings import Limits, Settings
-from forecastd.daemon.transport import EndpointError, Subscriber, Transport
+from forecastd.daemon.subscriber import Subscriber
+from forecastd.daemon.transport import EndpointError, Transport
 from forecastd.daemon.wire import Inbox
 
 from .patience import until

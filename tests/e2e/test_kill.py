@@ -28,7 +28,7 @@ from forecastd.daemon.recovery import recover
 from forecastd.daemon.settings import Settings
 from forecastd.daemon.snapshot import settings_of
 from forecastd.daemon.store import Store
-from forecastd.daemon.transport import Subscriber
+from forecastd.daemon.subscriber import Subscriber
 from forecastd.producers.client import Producer
 from forecastd.tests.feed import state
 
