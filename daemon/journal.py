@@ -225,8 +225,8 @@ class Journal:
         """Have `state`, the pipeline's after the last step appended, written as a snapshot."""
         with self._change:
             self._copy = state
-            # it may reach the disk before the steps that wait
-            waiting = [*self._group, *self._waiting] if self._lost is not None else []
+            # it may reach the disk before the steps that wait, should they be let go of before it is written
+            waiting = [*self._group, *self._waiting]
             self._copied = {row: weights for one in waiting for row, weights in one.copies.items()}
             self._copied |= {row: weights for row, (_, weights) in self._owed.items()}
             self._copied_at = self._clock()

@@ -511,6 +511,25 @@ def test_of_copies_that_were_let_go_of_the_newest_counts(rig: Rig, monkeypatch: 
     assert kept(rig) == {3: digest(second), 4: digest(first)}
 
 
+def test_a_snapshot_that_overtakes_the_steps_let_go_of_meanwhile_has_their_copies(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made when those were still to reach the disk before it."""
+    first = model(1).weights
+    rig.disk.refuse = Full("no room")
+    rig.step(1, {3: first})
+    rig.now += 10.0
+    rig.journal.keep(capture(rig.core, rig.journal.step))
+    assert not rig.journal.writable()
+    monkeypatch.setattr(module, "WAITING_MAX", 1)
+    rig.step()
+    assert rig.journal.writable()
+    rig.disk.refuse = None
+    assert rig.journal.write()
+    found = recover(Store.read(rig.folder), settings(), model().weights, {"": model().weights}.__getitem__)
+    assert {row: digest(copied.decode(body)) for row, body in found.copies.items()} == {3: digest(first)}
+
+
 # ---- champions
 
 
