@@ -27,7 +27,7 @@ FIRST = 128
 READOUT = 2048
 HELD = 32
 #: How much worse than before a tuned copy may be on them, as a share: so few windows cannot tell less.
-TOLERANCE = 0.1
+TOLERANCE = 0.05
 #: After so many samples a copy must have gained this share of the shared model's loss, averaged over as many
 #: reports; if not, it is taken back, and the series rests for so many.
 TRIAL = 1024

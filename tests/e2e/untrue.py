@@ -1,7 +1,7 @@
 """`forecastd run` with a trainer that is not to be trusted while a file says so: python untrue.py MANNER FILE OPTION…
 
 `killed` and `stopped` come to it in the middle of a fine-tune; with `memory` it has too little of it; with `worse` its
-fine-tunes make a model worse by an eighth, which it sees; `nan` and `mad` are what it says are good weights though they
+fine-tunes make a model worse by a tenth, which it sees; `nan` and `mad` are what it says are good weights though they
 are nothing of the kind. When the file is gone its fine-tunes are sound, and cost nothing.
 """
 
@@ -51,11 +51,11 @@ class Untrue(Learner):
         return Tune(row, "tuned", weights, 1.0, 0.5)
 
     def _worsened(self, row: int) -> Tune:
-        """What the gate says of a model that has 9/8 of the loss."""
+        """What the gate says of a model that has 11/10 of the loss."""
         self._tuned[row] = int(self.lessons.count(np.array([row]))[0])
         newest = Windows(*(part[-learner.HELD :] for part in self.lessons.windows(row, learner.HELD)))
         loss, wrong, after = learner._loss(self.anchor, newest), 0.0, self.anchor
-        while learner._loss(after, newest) < 1.125 * loss:
+        while learner._loss(after, newest) < 1.1 * loss:
             wrong += 0.01
             after = replace(self.anchor, readout_bias=self.anchor.readout_bias + np.float32(wrong))
         return learner._judged(row, self.anchor, after, newest)
