@@ -18,7 +18,8 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner
 
-from forecastd.daemon.produce import KINDS, produce
+from forecastd.daemon.produce import produce
+from forecastd.daemon.simulated import KINDS
 from forecastd.producers.waves import WAVES
 
 FORECASTD = [sys.executable, "-m", "forecastd"]
