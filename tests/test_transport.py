@@ -307,11 +307,11 @@ def test_nobody_more_is_let_in_than_there_is_room_for_and_those_inside_go_on(har
         peer.send_multipart([b"%d" % n, b"1"])
     assert len(harness.batch(20)) == 20
     late = harness.peer(zmq.DEALER, "ingest router")
-    late.send_multipart([b"late", b"1"])
     look(lambda: transport.told()["crowded"] > 30)
     inside[0].close(0)
-    look(lambda: (harness.receive(), harness.inbox.size)[1])
-    assert harness.inbox.take().series == ["late"]
+    # what it says on a connection that is then shown out is lost, so it says it again
+    look(lambda: (late.send_multipart([b"late", b"1"]), harness.receive(), harness.inbox.size)[2])
+    assert set(harness.inbox.take().series) == {"late"}
     assert transport.strangers() == 0
     assert transport.connections == 20
 
