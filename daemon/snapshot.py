@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..models import blend, conformal, score
+from ..models import blend, conformal, dispersion, score
 from ..models.table import Array, Table
 from .ledger import Account
 from .pipeline import Pipeline
@@ -136,6 +136,7 @@ def restore(pipeline: Pipeline, state: State) -> None:
 _DEPENDENT = {
     *blend.columns(1, 1),
     *conformal.columns(1, 1),
+    *dispersion.columns(1),
     *score.columns(1, 1, 1),
     *("due", "due_made", "due_widths", "due_situation", "weights", "forecast", "lower", "upper"),
 }

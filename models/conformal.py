@@ -1,14 +1,16 @@
 """Intervals that cover what they say: online conformal control per series, step ahead and level, O(1) a sample.
 
-The residual e = |y - ŷ| is measured in units of its recent size σ, a mean of exponentially weighted means of e with
-half-lives 5 and 50 plus a little of the long one (2,300). The half-width for miss rate a is min(exp(l_a) σ, 1.5 M), M
-a slowly forgotten maximum of e, and
+An interval reaches exp(l_a - b) S₋ below the forecast and exp(l_a + b) S₊ above it, S± being how large an error is
+expected there (`dispersion`), and nowhere further than 1.5 M, a slowly forgotten maximum of |e|. A wider level's is at
+least as wide as a narrower one's (`in_order`). For each miss rate a, and for what was published,
 
-    l_a ← l_a + 0.1 (miss - a),  held within ±20.
+    l_a ← l_a + η_a (miss - a),  held within ±20 of its start,     η_a = (0.04 + 0.06 · 500 / (500 + t)) · g_a
 
-This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès & Tibshirani 2023) on the logarithm of the
-normalised residual. While l_a is inside its bounds the sum telescopes, whatever the data: mean(miss) - a = (l_T -
-l_0) / (0.1 T)."""
+where g_a = (0.1 / a)^0.6, within 1 and 4. This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès &
+Tibshirani 2023) on the logarithm of the normalised residual, with steps that shrink (Angelopoulos, Barber & Bates
+2024). The balance b ← b + 0.005 (missed above - missed below), of the first level, within ±2, shares the misses out
+evenly. While l_a is inside its bounds, |mean(miss) - a| ≤ (max l_a - min l_a) / (η_a(T) T), whatever the data:
+`docs/numerics.md`."""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ import numpy as np
 from .scaling import rate
 from .table import Array, Column
 
-STEP = 0.1
+#: η at first less η in the end, η in the end, and the residuals after which half of the difference is gone.
+STEP_EXTRA, STEP, STEP_AGE = 0.06, 0.04, 500.0
+#: A level of few misses takes longer steps, or it would need far more samples: by that power, so many times at most.
+STEP_POWER, STEP_MOST = 0.6, 4.0
 BOUND = 20.0
-#: Half-lives of the three means of e, short to long, and the share of the long one in σ.
+BALANCE_STEP, BALANCE_BOUND = 0.005, 2.0
+#: Half-lives of the three means of |e|, short to long, and the share of the long one in σ.
 HALF_LIVES = (5.0, 50.0, 2300.0)
 LONG_SHARE = 0.02
 #: An error enters the two short means as at most this many times their own mean.
@@ -43,12 +49,33 @@ def columns(horizon: int, levels: int) -> dict[str, Column]:
         "residuals": Column((horizon,), dtype=np.int64),
         "residual_means": Column((horizon, 3)),
         "residual_max": Column((horizon,)),
-        "log_width": Column((horizon, levels), float(np.log(2.0))),
+        #: l, less its start; b
+        "log_quantile": Column((horizon, levels)),
+        "balance": Column((horizon,)),
     }
 
 
+def starts(miss_rates: Array) -> Array:
+    """l of each level at first, shape (L,): the quantile of a law between the exponential and the normal one."""
+    return np.asarray(np.log(-0.9 * np.log(miss_rates)))
+
+
+def gains(miss_rates: Array) -> Array:
+    """How much longer the steps of each level are, shape (L,)."""
+    return np.asarray(np.clip((0.1 / miss_rates) ** STEP_POWER, 1.0, STEP_MOST))
+
+
+def unit(state: Mapping[str, Array]) -> Array:
+    """The mean size of recent errors, shape (n, H), in which `dispersion` counts; 0 where none has been seen."""
+    means = state["residual_means"]
+    scale: Array = means[:, :, 1] + LONG_SHARE * means[:, :, 2]
+    return scale
+
+
 def sigma(state: Mapping[str, Array]) -> Array:
-    """The expected size of the next residual, shape (n, H); 0 where no residual has been seen."""
+    """What the size of the next residual is judged by, whatever the experts say, shape (n, H); 0 where no residual has
+    been seen. A quicker mean than `unit`.
+    """
     means = state["residual_means"]
     return (means[:, :, 0] + means[:, :, 1]) * 0.5 + LONG_SHARE * means[:, :, 2]
 
@@ -59,46 +86,61 @@ def usual(state: Mapping[str, Array]) -> Array:
     return np.where(state["residuals"] >= KNOWN, state["residual_means"][:, :, 1], np.inf)
 
 
-def half_widths(state: Mapping[str, Array], s: Array) -> Array:
-    """Half-widths of the intervals around the forecasts made now, shape (n, H, L), each as its own level learnt it: a
-    wider level may for a while have the smaller width, so `in_order` comes before publishing. `s`, shape (n,),
-    stands in for σ before the first residual."""
-    width = np.exp(state["log_width"])
+def half_widths(state: Mapping[str, Array], size: Array, s: Array, first: Array, places: Sequence[int]) -> Array:
+    """How far the intervals around the forecasts made now reach below and above them, as published, shape (n, H, 2, L).
+
+    `size`, shape (n, H, 2), is `dispersion.sizes`; `s`, shape (n,), stands in for it before the first residual;
+    `first`, shape (L,), is `starts`; for `places` see `in_order`."""
+    limit = MAXIMUM_SHARE * state["residual_max"]
     if not state["residuals"].all():
         new = state["residuals"] == 0
-        size = np.where(new, s[:, None], sigma(state))
-        limit = np.where(new, np.inf, state["residual_max"])
-    else:
-        size, limit = sigma(state), state["residual_max"]
-    width *= size[:, :, None]
-    return np.minimum(width, MAXIMUM_SHARE * limit[:, :, None], out=width)
+        size = np.where(new[:, :, None], s[:, None, None], size)
+        limit[new] = np.inf
+    balance = np.exp(state["balance"])
+    reach = np.empty(size.shape)
+    np.divide(size[:, :, 0], balance, out=reach[:, :, 0])
+    np.multiply(size[:, :, 1], balance, out=reach[:, :, 1])
+    # where the quantiles are in order, so are the widths
+    quantile = np.exp(in_order(state["log_quantile"] + first, places))
+    width: Array = quantile[:, :, None] * reach[:, :, :, None]
+    return np.minimum(width, limit[:, :, None, None], out=width)
 
 
-def in_order(widths: Array, places: Sequence[int]) -> Array:
-    """The half-widths `widths`, shape (n, H, L), as published: a wider level has no smaller one. The first level keeps
-    its own, and with it what is guaranteed; a wider one has at least the next narrower one's, a narrower one at most
-    the next wider one's. `places` are those of the levels, narrowest first."""
+def in_order(quantiles: Array, places: Sequence[int]) -> Array:
+    """The `quantiles`, shape (n, H, L), such that a wider level has no smaller one. The first level keeps its own; a
+    wider one has at least the next narrower one's, a narrower one at most the next wider one's. `places` are those of
+    the levels, narrowest first."""
     first = places.index(0)
-    ordered = widths[:, :, places]
+    ordered = quantiles[:, :, places]
     wider, narrower = ordered[:, :, first:], ordered[:, :, first::-1]
     wider[...] = np.maximum.accumulate(wider, axis=2)
     narrower[...] = np.minimum.accumulate(narrower, axis=2)
-    published = np.empty_like(widths)
+    published = np.empty_like(quantiles)
     published[:, :, places] = ordered
     return published
 
 
-def update(state: Mapping[str, Array], size: Array, width: Array, made: Array, miss_rates: Array) -> None:
-    """Learn from `size`, |y_pred - y|, shape (n, H), finite, of forecasts whose half-widths were `width`, shape (n,
-    H, L).
+def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, miss_rates: Array, gain: Array) -> None:
+    """Learn from `error`, y_pred - y, shape (n, H), finite, of forecasts whose intervals were `width`, shape (n, H, 2,
+    L).
 
-    `made`, shape (n, H), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
+    `made`, shape (n, H), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level, and
+    `gain`, shape (L,), their `gains`.
     """
-    count, means, largest, log_width = (state[k] for k in ("residuals", "residual_means", "residual_max", "log_width"))
-    step: Array = (size[:, :, None] > width) - miss_rates
-    step *= (STEP * made)[:, :, None]
-    log_width += step
-    np.minimum(np.maximum(log_width, -BOUND, out=log_width), BOUND, out=log_width)
+    below, above = error[:, :, None] > width[:, :, 0], -error[:, :, None] > width[:, :, 1]
+    step: Array = (below | above) - miss_rates
+    step *= gain
+    step *= (made * (STEP + STEP_EXTRA * STEP_AGE / (STEP_AGE + state["residuals"])))[:, :, None]
+    log_quantile, balance = state["log_quantile"], state["balance"]
+    log_quantile += step
+    np.minimum(np.maximum(log_quantile, -BOUND, out=log_quantile), BOUND, out=log_quantile)
+    balance += BALANCE_STEP * made * (above[:, :, 0] - 1.0 * below[:, :, 0])
+    np.minimum(np.maximum(balance, -BALANCE_BOUND, out=balance), BALANCE_BOUND, out=balance)
+    _average(state, np.abs(error), made)
+
+
+def _average(state: Mapping[str, Array], size: Array, made: Array) -> None:
+    count, means, largest = state["residuals"], state["residual_means"], state["residual_max"]
     cap = means[:, :, 0] + means[:, :, 1]
     cap *= SPIKE * 0.5
     cap += means[:, :, 2]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite, nan
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from . import alert, anomaly, blend, channels, conformal, scaling, score, single
+from . import alert, anomaly, blend, channels, conformal, dispersion, scaling, score, single
 from .expert import Expert, Recorded
 from .lessons import Lesson
 from .seasonal import Seasonal
@@ -72,7 +73,8 @@ class Forecaster:
         self.miss_rates = 1.0 - np.array(levels)
         #: the places of the levels, narrowest first
         self._places: list[int] = np.argsort(levels, kind="stable").tolist()
-        self._miss_rates = self.miss_rates.tolist()
+        self._starts, self._gains = conformal.starts(self.miss_rates), conformal.gains(self.miss_rates)
+        self._control = single.Control(self.miss_rates, self._places)
         self.table = Table(self._columns(len(levels)))
         self.scores = Table(score.columns(horizon, 1 + len(self.experts), len(levels)))
         self._unscored: list[tuple[Rows, Any, Any, Any]] = []
@@ -92,12 +94,13 @@ class Forecaster:
         for expert in self.experts:
             columns |= expert.columns
         columns |= blend.columns(steps, kinds) | conformal.columns(steps, levels)
+        columns |= dispersion.columns(steps)
         # What waits for its target, by the number of its sample modulo H and by step ahead. Values are of the blend and
         # the experts; `due_made` is 0 where there was none, and the value then means nothing. The situation is that of
         # the sample.
         columns["due"] = Column((steps, steps, 1 + kinds))
         columns["due_made"] = Column((steps, steps, 1 + kinds))
-        columns["due_widths"] = Column((steps, steps, levels))
+        columns["due_widths"] = Column((steps, steps, 2, levels))
         columns["due_situation"] = Column((steps,), dtype=np.intp)
         columns["weights"] = Column((steps, kinds), np.nan)
         # Samples bridged since the last real one: the forecasts reach that much further than they say.
@@ -152,7 +155,7 @@ class Forecaster:
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
             error, widths, made = map(np.asarray, settled)
-            score.update(state, error, conformal.in_order(widths, self._places), made, self.miss_rates)
+            score.update(state, error, widths, made, self.miss_rates)
             self.scores.put(rows, state)
         self._unscored.clear()
 
@@ -161,8 +164,9 @@ class Forecaster:
         if bridging:
             verdict = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8))
             state["bridged"] += 1.0
+            settled = None
         else:
-            verdict = self._settle(rows, state, x)
+            verdict, settled = self._settle(rows, state, x)
             state["bridged"][...] = 0.0
         moment = channels.update(state, x)
         state["fresh"] += 1
@@ -170,6 +174,9 @@ class Forecaster:
         for expert in self.experts:
             expert.update(state, moment)
         outlook = self._forecast(state, moment, verdict)
+        if settled is not None:
+            # only now, since one row learns it late
+            dispersion.update(state, *settled)
         self.table.put(rows, state)
         return outlook
 
@@ -194,7 +201,7 @@ class Forecaster:
         row = self.table.lend(number)
         if not self._is_plain(row):
             return None
-        p, kind = self._settle_one(row, number, x)
+        p, kind, error = self._settle_one(row, number, x)
         now = single.observe(row, x)
         row.fresh += 1
         self._teach_one(row, now)
@@ -210,22 +217,25 @@ class Forecaster:
             experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
             said = [value if up else nan for value, up in zip(said, awake, strict=True)]
         mean, weights = single.aggregate(row, experts, awake)
-        widths = single.half_widths(row, now.s)
-        row.due, row.due_made, row.due_widths = [mean, *experts], [1.0, *awake], widths
+        features, sizes = single.expect(row, mean, experts, awake)
+        below, above = single.half_widths(row, sizes, now.s, self._control)
+        row.due, row.due_made = [mean, *experts], [1.0, *awake]
+        row.due_widths = below + above
+        row.late.append(partial(single.disperse, row, error, row.due_features, row.due_sizes))
+        row.due_features, row.due_sizes = features, sizes
         row.weights = weights
-        published = single.in_order(widths, self._places)
         return Said(
             mean,
-            [mean - width for width in published],
-            [mean + width for width in published],
+            [mean - width for width in below],
+            [mean + width for width in above],
             said,
             weights,
             p,
             kind,
         )
 
-    def _settle_one(self, row: Row, number: int, x: float) -> tuple[float, int]:
-        """`_settle` for one row with a due forecast: p and the kind."""
+    def _settle_one(self, row: Row, number: int, x: float) -> tuple[float, int, float]:
+        """`_settle` for one row with a due forecast: p, the kind and the blend's error."""
         due, made, widths = row.due, row.due_made, row.due_widths
         rounding = ROUNDING * abs(x)
         error = [value - x if abs(value - x) > rounding else 0.0 for value in due]
@@ -236,14 +246,16 @@ class Forecaster:
             self.alerts += alert.update(row.views, np.array([x]), verdict)
             row.load()
         single.notice(row, abs(error[0]))
-        single.cover(row, abs(error[0]), widths, self._miss_rates)
+        single.cover(row, error[0], widths, self._control)
+        row.surprise[0] = -error[0]
         single.learn(row, error, made)
-        rows = slice(number, number + 1)
-        self._unscored.append((rows, [[error]], [[widths]], [[made]]))
-        return p, kind
+        rows, levels = slice(number, number + 1), len(widths) // 2
+        self._unscored.append((rows, [[error]], [[[widths[:levels], widths[levels:]]]], [[made]]))
+        return p, kind, error[0]
 
-    def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> anomaly.Verdict:
-        due, made, widths, then = self._due(state)
+    def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> tuple[anomaly.Verdict, tuple[Array, ...]]:
+        """Judge the samples `y` and learn from them; also what `dispersion.update` has to learn."""
+        due, made, widths, features, sizes, then = self._due(state)
         error = due - y[:, None, None]
         error[np.abs(error) <= ROUNDING * np.abs(y)[:, None, None]] = 0.0
         size, blend_made = np.abs(error[:, :, 0]), made[:, :, 0]
@@ -252,22 +264,23 @@ class Forecaster:
         verdict = anomaly.update(state, y, error[:, 0, 0], sigma, self.rule)
         self.alerts += alert.update(state, y, verdict)
         blend.notice(state, size[:, 0] * blend_made[:, 0], conformal.usual(state)[:, 0])
-        conformal.update(state, size, widths, blend_made, self.miss_rates)
+        conformal.update(state, error[:, :, 0], widths, blend_made, self.miss_rates, self._gains)
+        state["surprise"][...] = -error[:, :, 0] * blend_made
         blend.update(state, error, made, then)
         # copies: `due` and the rest are overwritten by the next forecasts
         self._unscored.append((rows, error, widths.copy(), made.copy()))
-        return verdict
+        return verdict, (error[:, :, 0], features.copy(), sizes.copy(), blend_made.copy())
 
-    def _due(self, state: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
-        """What was forecast for the sample now arriving, by step ahead: values, made and half-widths, each (n, H,
-        ...), and in which situation, (n, H)."""
-        waiting = state["due"], state["due_made"], state["due_widths"]
+    def _due(self, state: dict[str, Array]) -> tuple[Array, ...]:
+        """What was forecast for the sample now arriving, by step ahead: values, made, half-widths, features and sizes,
+        each (n, H, ...), and in which situation, (n, H)."""
+        waiting = tuple(state[name] for name in ("due", "due_made", "due_widths", "due_features", "due_sizes"))
         if self.horizon == 1:
-            return waiting[0][:, 0], waiting[1][:, 0], waiting[2][:, 0], state["due_situation"]
+            return *(column[:, 0] for column in waiting), state["due_situation"]
         ahead = np.arange(1, self.horizon + 1)
         origin = (state["count"][:, None] + 1 - ahead) % self.horizon
         at = (np.arange(len(origin))[:, None], origin, ahead - 1)
-        return waiting[0][at], waiting[1][at], waiting[2][at], state["due_situation"][at[:2]]
+        return *(column[at] for column in waiting), state["due_situation"][at[:2]]
 
     def _forecast(self, state: dict[str, Array], moment: channels.Moment, verdict: anomaly.Verdict) -> Outlook:
         steps, kinds = self.horizon, len(self.experts)
@@ -286,20 +299,23 @@ class Forecaster:
         now = blend.situation(state)
         due[:, :, 0], weights = blend.forecast(state, experts, made[:, :, 1:], now)
         mean = due[:, :, 0].copy()
-        widths = conformal.half_widths(state, moment.s)
+        unit = conformal.unit(state)
+        features = dispersion.features(state, unit, experts, mean, made[:, :, 1:], now == blend.STRUCK)
+        sizes = dispersion.sizes(state, unit, features)
+        widths = conformal.half_widths(state, sizes, moment.s, self._starts, self._places)
         if state["bridged"].any():
-            widths *= np.sqrt(1.0 + state["bridged"])[:, None, None]
+            widths *= np.sqrt(1.0 + state["bridged"])[:, None, None, None]
         if int(state["fresh"].min()) < self.warmup:
             warming = state["fresh"] < self.warmup
             mean[warming] = said[warming] = weights[warming] = np.nan
             made[warming] = 0.0
         at = (slice(None), 0) if steps == 1 else (np.arange(n), state["count"] % steps)
-        for name, value in (("due", due), ("due_made", made), ("due_widths", widths), ("due_situation", now)):
+        waiting = {"due": due, "due_made": made, "due_widths": widths, "due_features": features, "due_sizes": sizes}
+        for name, value in (waiting | {"due_situation": now}).items():
             state[name][at] = value
         state["weights"][...] = weights
-        published = conformal.in_order(widths, self._places)
         centre = mean[:, :, None]
-        return Outlook(mean, centre - published, centre + published, said, weights, *verdict)
+        return Outlook(mean, centre - widths[:, :, 0], centre + widths[:, :, 1], said, weights, *verdict)
 
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
         """The expert's forecast; in a replay, out of what its products were then."""

@@ -29,8 +29,8 @@ def columns(horizon: int, sources: int, levels: int) -> dict[str, Column]:
 
 
 def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, miss_rates: Array) -> None:
-    """Score `error`, y_pred - y, shape (n, H, S), finite, and the published half-widths around the blend, `width`,
-    shape (n, H, L).
+    """Score `error`, y_pred - y, shape (n, H, S), finite, and how far the published interval reached below and
+    above the blend, `width`, shape (n, H, 2, L).
 
     `made`, shape (n, H, S), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
     The interval score of level 1 - a is its width plus 2/a times the distance by which it was missed (Gneiting &
@@ -41,11 +41,13 @@ def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, 
     np.multiply(error, error, out=terms[..., 1])
     terms[..., 2] = error
     _average(state["errors"], state["scored"], terms, made)
-    size = size[:, :, :1]
-    terms = np.empty((*width.shape, 3))
-    np.less_equal(size, width, out=terms[..., 0])
-    np.multiply(width, 2.0, out=terms[..., 1])
-    terms[..., 2] = terms[..., 1] + np.maximum(size - width, 0.0) * (2.0 / miss_rates)
+    blend = error[:, :, :1]
+    below, above = width[:, :, 0], width[:, :, 1]
+    missed = np.maximum(np.maximum(blend - below, -blend - above), 0.0)
+    terms = np.empty((*missed.shape, 3))
+    np.equal(missed, 0.0, out=terms[..., 0])
+    np.add(below, above, out=terms[..., 1])
+    terms[..., 2] = terms[..., 1] + missed * (2.0 / miss_rates)
     _average(state["coverage"], state["covered"], terms, made[:, :, :1])
 
 

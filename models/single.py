@@ -1,5 +1,5 @@
-"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal` and `blend`
-without the price of an array call.
+"""One sample of one series in plain floats: the arithmetic of `scaling`, `channels`, `conformal`, `dispersion` and
+`blend` without the price of an array call.
 
 A quiet stream brings one sample at a time, and then a step of the array forms is a few hundred calls that each do one
 number's work. These functions do the same work on the same state (one row, lent by the table) one step ahead, in a
@@ -10,18 +10,33 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from math import asinh, exp, inf, sqrt
+from math import asinh, exp, inf, log, sqrt
 from operator import mul
 
 import numpy as np
 
-from . import blend, conformal, lattice, scaling
+from . import blend, conformal, dispersion, lattice, scaling
 from .channels import LEVEL_CLIP, ORDERS, Instant
-from .table import Row
+from .table import Array, Row
 
 _HUBER = 2.0 * blend.HUBER
 _ORDERS = [order for _, order in ORDERS]
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
+_COMMON, _BOUND, _FLOOR = dispersion.COMMON, conformal.BOUND, dispersion.FLOOR
+_LOG, _SIDED, _SCALE = dispersion.LOG_MAX, dispersion.SIDED_MAX, dispersion.SCALE_MAX
+
+
+class Control:
+    """What `conformal` knows of each level: (miss rate, gain), start, and what `in_order` compares, (place, place next
+    to it, whether that is the wider one)."""
+
+    def __init__(self, miss_rates: Array, places: list[int]) -> None:
+        gains = conformal.gains(miss_rates)
+        self.rates: list[tuple[float, float]] = list(zip(miss_rates.tolist(), gains.tolist(), strict=True))
+        self.starts: list[float] = conformal.starts(miss_rates).tolist()
+        first = places.index(0)
+        self.ordered = [(a, b, True) for a, b in pairwise(places[first:])]
+        self.ordered += [(a, b, False) for a, b in pairwise(places[first::-1])]
 
 
 def observe(row: Row, x: float) -> Instant:
@@ -136,31 +151,87 @@ def sigma(row: Row) -> float:
     return float((short + medium) * 0.5 + conformal.LONG_SHARE * long)
 
 
-def half_widths(row: Row, s: float) -> list[float]:
-    """`conformal.half_widths` for one row."""
-    size, limit = (sigma(row), row.residual_max[0] * conformal.MAXIMUM_SHARE) if row.residuals[0] else (s, inf)
-    return [min(exp(width) * size, limit) for width in row.log_width]
-
-
-def in_order(widths: list[float], places: list[int]) -> list[float]:
-    """`conformal.in_order` for one row."""
-    published, first = widths.copy(), places.index(0)
-    for before, place in pairwise(places[first:]):
-        published[place] = max(published[place], published[before])
-    for before, place in pairwise(places[first::-1]):
-        published[place] = min(published[place], published[before])
-    return published
-
-
-def cover(row: Row, size: float, widths: list[float], miss_rates: list[float]) -> None:
-    """`conformal.update` for one row with a due forecast."""
-    bound = conformal.BOUND
-    row.log_width = [
-        min(max(width + conformal.STEP * ((size > half) - rate), -bound), bound)
-        for width, half, rate in zip(row.log_width, widths, miss_rates, strict=True)
-    ]
+def expect(row: Row, mean: float, experts: list[float], awake: list[float]) -> tuple[list[float], list[float]]:
+    """`dispersion.features` and `dispersion.sizes` for one row."""
     short, medium, long = row.residual_means
+    unit = medium + conformal.LONG_SHARE * long
+    scale = 1.0 / (unit if unit > dispersion.TINY else dispersion.TINY)
+    said = [abs(value - mean) * up for value, up in zip(experts, awake, strict=True)]
+    ratio, old = log(short * scale + _FLOOR), log(long * scale + _FLOOR)
+    apart = log(sum(said) / (sum(awake) or 1.0) * scale + _FLOOR)
+    if not (-_LOG < ratio < _LOG and -_LOG < old < _LOG and -_LOG < apart < _LOG):
+        ratio, old, apart = (min(max(at, -_LOG), _LOG) for at in (ratio, old, apart))
+    towards, before = (experts[0] - mean) * scale, row.surprise[0] * scale
+    if not (-_SIDED < towards < _SIDED and -_SIDED < before < _SIDED):
+        towards, before = (min(max(at, -_SIDED), _SIDED) for at in (towards, before))
+    more = apart if apart > 0.0 else 0.0
+    struck = 1.0 if row.due_situation[0] == blend.STRUCK else 0.0
+    t0, t1, t2, t3, t4, t5, p0, p1 = row.dispersion
+    both = t0 + (t1 + dispersion.SHORT_START) * ratio + t2 * old + t3 * apart + t4 * more + t5 * struck
+    side = p0 * towards + p1 * before
+    below, above = both - side, both + side
+    if not (-_SCALE < below < _SCALE and -_SCALE < above < _SCALE):
+        below, above = (min(max(at, -_SCALE), _SCALE) for at in (below, above))
+    return [1.0, ratio, old, apart, more, struck, towards, before], [exp(below) * unit, exp(above) * unit]
+
+
+def disperse(row: Row, error: float, features: list[float], sizes: list[float]) -> None:
+    """`dispersion.update` for one row with a due forecast."""
+    side = 1.0 if error <= 0.0 else -1.0
+    expected = sizes[1] if error <= 0.0 else sizes[0]
+    if expected <= 0.0:
+        return
+    most = dispersion.SURPRISE_MAX
+    learnt = min(abs(error), (1.0 + most) * expected) / max(expected, dispersion.TINY) - 1.0
+    known = [dispersion.FORGETTING * g + x * x for g, x in zip(row.information, features, strict=True)]
+    signs = [learnt] * _COMMON + [learnt * side] * dispersion.SIDED
+    row.information = known
+    row.dispersion = [
+        at + x * sign / (g + dispersion.DAMPING)
+        for at, x, sign, g in zip(row.dispersion, features, signs, known, strict=True)
+    ]
+
+
+def half_widths(row: Row, sizes: list[float], s: float, control: Control) -> tuple[list[float], list[float]]:
+    """`conformal.half_widths` for one row: below and above the forecast."""
+    below, above, limit = *sizes, row.residual_max[0] * conformal.MAXIMUM_SHARE
+    if not row.residuals[0]:
+        below, above, limit = s, s, inf
+    balance = exp(row.balance[0])
+    below, above = below / balance, above * balance
+    quantiles = [exp(at + start) for at, start in zip(row.log_quantile, control.starts, strict=True)]
+    in_order(quantiles, control.ordered)
+    if max(quantiles) * max(below, above) <= limit:
+        return [quantile * below for quantile in quantiles], [quantile * above for quantile in quantiles]
+    return [min(quantile * below, limit) for quantile in quantiles], [
+        min(quantile * above, limit) for quantile in quantiles
+    ]
+
+
+def in_order(quantiles: list[float], ordered: list[tuple[int, int, bool]]) -> None:
+    """`conformal.in_order` for one row: in place."""
+    for before, place, wider in ordered:
+        at, bound = quantiles[place], quantiles[before]
+        if at < bound if wider else at > bound:
+            quantiles[place] = bound
+
+
+def cover(row: Row, error: float, widths: list[float], control: Control) -> None:
+    """`conformal.update` for one row with a due forecast; `widths` are those below it, then those above."""
+    levels = len(control.rates)
     count = row.residuals[0]
+    step = conformal.STEP + conformal.STEP_EXTRA * conformal.STEP_AGE / (conformal.STEP_AGE + count)
+    size, widths = abs(error), widths[levels:] if error < 0.0 else widths[:levels]
+    row.log_quantile = moved = [
+        at + step * gain * ((size > width) - rate)
+        for at, width, (rate, gain) in zip(row.log_quantile, widths, control.rates, strict=True)
+    ]
+    if max(moved) > _BOUND or min(moved) < -_BOUND:
+        row.log_quantile = [min(max(at, -_BOUND), _BOUND) for at in moved]
+    if size > widths[0]:
+        balance = row.balance[0] + (conformal.BALANCE_STEP if error < 0.0 else -conformal.BALANCE_STEP)
+        row.balance[0] = min(max(balance, -conformal.BALANCE_BOUND), conformal.BALANCE_BOUND)
+    short, medium, long = row.residual_means
     cap = (short + medium) * 0.5 * conformal.SPIKE + long if count else inf
     plain = 1.0 / (count + 1)
     short += max(_SHORT, plain) * (min(size, cap) - short)

@@ -26,7 +26,7 @@ def run(y: Array, experts: Array, awake: Array | None = None) -> tuple[Array, Ar
         error = np.concatenate([mean[0], experts[t]]) - target
         size = np.abs(error[:1, None])
         blend.notice(state, size[0], conformal.usual(state)[0])
-        conformal.update(state, size, np.ones((1, 1, 1)), np.ones((1, 1)), np.ones(1))
+        conformal.update(state, size, np.ones((1, 1, 2, 1)), np.ones((1, 1)), np.ones(1), np.ones(1))
         blend.update(state, error[None, None], made, now[:, None])
     return forecasts, weights
 

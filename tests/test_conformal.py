@@ -11,18 +11,29 @@ from forecastd.models import conformal
 from forecastd.models.table import Array, Table
 
 LEVELS = np.array([0.9, 0.5, 0.99])
+MISS_RATES = 1.0 - LEVELS
+PLACES = np.argsort(LEVELS).tolist()
+STARTS, GAINS = conformal.starts(MISS_RATES), conformal.gains(MISS_RATES)
 
 
-def cover(residuals: Array) -> tuple[Array, dict[str, Array]]:
-    """Which residuals, shape (T,), lay inside the interval of each level, (T, L); and the state in the end."""
+def widths(state: dict[str, Array]) -> Array:
+    """As published around the forecast made now, shape (2, L), both sides being expected to miss by as much."""
+    size = np.repeat(conformal.unit(state)[:, :, None], 2, axis=2)
+    return conformal.half_widths(state, size, np.ones(1), STARTS, PLACES)[0, 0]
+
+
+def cover(errors: Array) -> tuple[Array, Array, dict[str, Array]]:
+    """Which errors y_pred - y, shape (T,), lay inside the interval of each level, (T, L); how far each l was from its
+    start then, (T, L); and the state in the end."""
     table = Table(conformal.columns(1, len(LEVELS)))
     state = table.take(table.append(1))
-    inside = []
-    for e in np.abs(residuals):
-        width = conformal.half_widths(state, np.ones(1))
-        inside.append(e <= width[0, 0])
-        conformal.update(state, np.array([[e]]), width, np.ones((1, 1)), 1.0 - LEVELS)
-    return np.array(inside), state
+    inside, path = [], []
+    for e in errors:
+        width = widths(state)
+        inside.append((e <= width[0]) & (-e <= width[1]))
+        conformal.update(state, np.array([[e]]), width[None, None], np.ones((1, 1)), MISS_RATES, GAINS)
+        path.append(state["log_quantile"][0, 0].copy())
+    return np.array(inside), np.array(path), state
 
 
 def noise(kind: str) -> Array:
@@ -30,6 +41,7 @@ def noise(kind: str) -> Array:
     draws: dict[str, Callable[[], Array]] = {
         "normal": lambda: random.normal(size=20_000),
         "heavy": lambda: random.standard_t(2, size=20_000),
+        "skewed": lambda: random.lognormal(size=20_000) - 1.5,
         "growing": lambda: random.normal(size=20_000) * np.exp(np.linspace(0, 8, 20_000)),
         "bursts": lambda: random.normal(size=20_000) * np.where(np.arange(20_000) // 500 % 2, 1.0, 30.0),
         "half zero": lambda: random.normal(size=20_000) * (random.random(20_000) < 0.5),
@@ -37,37 +49,51 @@ def noise(kind: str) -> Array:
     return draws[kind]()
 
 
-@pytest.mark.parametrize("kind", ["normal", "heavy", "growing", "bursts", "half zero"])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "skewed", "growing", "bursts", "half zero"])
 def test_each_level_covers_its_share(kind: str) -> None:
-    inside, _ = cover(noise(kind))
+    inside, _, _ = cover(noise(kind))
     np.testing.assert_allclose(inside.mean(axis=0), LEVELS, atol=0.01)
 
 
-def test_the_mean_of_misses_is_what_the_telescoping_sum_says() -> None:
-    """mean(miss) - a = (l_T - l_0) / (0.1 T): no assumption about the data, so it holds to rounding."""
-    inside, state = cover(noise("heavy"))
-    moved = state["log_width"][0, 0] - np.log(2.0)
-    np.testing.assert_allclose(
-        (~inside).mean(axis=0) - (1.0 - LEVELS), moved / (conformal.STEP * len(inside)), atol=1e-12
-    )
+@pytest.mark.parametrize("kind", ["heavy", "half zero"])
+def test_misses_are_as_many_as_the_bound_says(kind: str) -> None:
+    """The steps of l, each divided by its length, add up to the misses: no assumption about the data, so to rounding.
+    And what that is bounded by is the way l went over the length of the last step."""
+    inside, path, _ = cover(noise(kind))
+    t = np.arange(len(inside))[:, None]
+    length = GAINS * (conformal.STEP + conformal.STEP_EXTRA * conformal.STEP_AGE / (conformal.STEP_AGE + t))
+    off = (~inside).mean(axis=0) - MISS_RATES
+    steps = np.diff(path, axis=0, prepend=0.0) / length
+    np.testing.assert_allclose(off, steps.mean(axis=0), atol=1e-12)
+    way = np.maximum(path.max(axis=0), 0.0) - np.minimum(path.min(axis=0), 0.0)
+    assert (np.abs(off) <= way / (length[-1] * len(inside))).all()
+
+
+def test_misses_are_shared_out_to_both_sides() -> None:
+    errors = noise("skewed")
+    _, _, state = cover(errors)
+    below, above = widths(state)[:, 0]
+    assert np.mean(errors > below) == pytest.approx(0.05, abs=0.02)
+    assert np.mean(-errors > above) == pytest.approx(0.05, abs=0.02)
 
 
 def test_a_row_without_a_due_forecast_stays_as_it_is() -> None:
     table = Table(conformal.columns(1, 1))
     state = table.take(table.append(2))
-    conformal.update(state, np.ones((2, 1)), np.ones((2, 1, 1)), np.array([[1.0], [0.0]]), np.array([0.1]))
+    made, one = np.array([[1.0], [0.0]]), np.ones(1)
+    conformal.update(state, np.full((2, 1), 2.0), np.ones((2, 1, 2, 1)), made, 0.1 * one, one)
     fresh = Table(conformal.columns(1, 1))
     fresh.append(1)
     for name, column in state.items():
         np.testing.assert_array_equal(column[1], fresh[name][0])
-    assert state["residuals"][0, 0] == 1
+        assert (column[0] != fresh[name][0]).any()
 
 
 def test_one_huge_residual_widens_the_next_intervals_only_for_a_while() -> None:
-    residuals = np.random.default_rng(5).normal(size=3000)
-    residuals[1500] = 1e6
-    _, state = cover(residuals)
-    assert conformal.half_widths(state, np.ones(1))[0, 0, 0] < 10.0
+    errors = np.random.default_rng(5).normal(size=3000)
+    errors[1500] = 1e6
+    _, _, state = cover(errors)
+    assert widths(state)[:, 0].max() < 10.0
 
 
 def test_published_intervals_are_nested_and_the_first_level_keeps_its_own() -> None:
