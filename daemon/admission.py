@@ -56,14 +56,18 @@ class Admission:
             self._enter_all(batch, row, replies)
         return row, replies, acks
 
-    def row_of(self, batch: Batch, now: float) -> tuple[int, list[Reply]] | None:
-        """`rows_of` for a batch of one sample in plain numbers: its row, negative where it was seen before, and the
-        acknowledgements. None, and nothing done, where there is more to be said."""
-        row = [self.rows.get(batch.series[0], -1)]
-        value, time = batch.sample(0)
+    def row_of(self, batch: Batch, value: float, time: float, now: float) -> tuple[int, list[Reply]] | None:
+        """`rows_of` for a batch of one sample, of this `value` and `time`: its row, negative where it was seen before,
+        and the acknowledgements. None, and nothing done, where there is more to be said."""
+        number = self.rows.get(batch.series[0], -1)
         sound = abs(value) <= VALUE_MAX and time != -inf and not time > now + self.limits.future_s
-        if row[0] < 0 or batch.refused or not sound or not self.ledger.has_room(batch.parcels[0]):
+        if number < 0 or batch.refused or not sound:
             return None
+        if not batch.parcels[0].seq:
+            return number, []
+        if not self.ledger.has_room(batch.parcels[0]):
+            return None
+        row = [number]
         _, acks = self._sequence(batch, row)
         return row[0], acks
 

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.expert import Products
 from ..models.lessons import Lesson
 from ..models.weights import Weights
 from .lineage import Change
@@ -186,7 +187,7 @@ class Effects(msgspec.Struct):
     forecasts: list[Forecasts] = []
     replies: list[Reply] = []
     events: list[dict[str, Any]] = []
-    recorded: list[Floats] = []
+    recorded: list[Products] = []
     copies: dict[int, Weights | None] = {}
     changes: list[Change] = []
     lessons: list[Lesson] = []

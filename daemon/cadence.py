@@ -77,8 +77,8 @@ def missed_one(row: Row, time: float, timed: bool) -> int:
     return max(round(min(steps, 2.0**31)) - 1, 0)
 
 
-def update_one(row: Row, time: float, timed: bool) -> None:
-    """`update` for one row."""
+def update_one(row: Row, time: float, timed: bool) -> float:
+    """`update` and `step` for one row."""
     count = row.steps
     if time > row.time:
         log_difference = log(time - row.time)
@@ -90,10 +90,6 @@ def update_one(row: Row, time: float, timed: bool) -> None:
         row.spread += max(SPREAD_RATE, 1.0 / (count + 1)) * (min(abs(offset), SPREAD_MAX) - row.spread)
         row.steps = count + 1
     row.time, row.timed = time, timed
-
-
-def step_one(row: Row) -> float:
-    """`step` for one row."""
     return exp(row.log_step) if row.steps else nan
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..models import ensemble
 from ..models.anomaly import Rule
+from ..models.expert import Products
 from ..models.forecaster import Forecaster
 from ..models.lessons import Lesson
 from ..models.path import Path
@@ -22,7 +23,7 @@ from ..models.table import Column, Rows, Table
 from ..models.weights import Weights
 from . import alerts, cadence
 from .admission import Admission
-from .batch import Alone, Batch, Effects, Floats, Forecast, Forecasts, Reply
+from .batch import Alone, Batch, Effects, Forecast, Forecasts, Reply
 from .settings import Settings
 
 Index = NDArray[np.intp]
@@ -65,7 +66,7 @@ class Pipeline:
         """The row of each series."""
         return self.admission.rows
 
-    def step(self, batch: Batch, now: float, recorded: Sequence[Floats] = ()) -> Effects:
+    def step(self, batch: Batch, now: float, recorded: Sequence[Products] = ()) -> Effects:
         """Take in a batch at the time `now`, seconds since the epoch. Several samples of one series are applied in
         rounds, in order.
 
@@ -75,12 +76,15 @@ class Pipeline:
         self.forecaster.recorded = effects.recorded
         self.forecaster.lessons = effects.lessons if self.learning else None
         self.forecaster.replayed.extend(recorded)
-        alone = self.admission.row_of(batch, now) if len(batch) == 1 else None
+        alone = None
+        if len(batch) == 1:
+            value, time = batch.sample(0)
+            alone = self.admission.row_of(batch, value, time, now)
         if alone is None:
             row, effects.replies, acks = self.admission.rows_of(batch, now)
         else:
             number, acks = alone
-            forecasts = self._one(number, *batch.sample(0), now) if number >= 0 else None
+            forecasts = self._one(number, value, time, now) if number >= 0 else None
             if forecasts is not None:
                 self._tell(forecasts, effects)
                 effects.replies += acks
@@ -244,7 +248,7 @@ class Pipeline:
         said = None if cadence.missed_one(state, time, timed) else self.forecaster.step_one(number, value)
         if said is None:
             return None
-        cadence.update_one(state, time, timed)
+        step = cadence.update_one(state, time, timed)
         state.samples += 1
         state.seen, state.score, state.flag = now, said.p, said.kind > 0
         state.anomalies += state.flag
@@ -254,10 +258,10 @@ class Pipeline:
         return Alone(
             Forecast(
                 row=number,
-                series=self.names[number],
+                series=self.admission.names[number],
                 time=time,
                 value=value,
-                step=cadence.step_one(state),
+                step=step,
                 count=state.samples,
                 ready=True,
                 mean=state.forecast,

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Batch, Floats, Parcel
+from ..models.expert import Products
+from .batch import Batch, Parcel
 
 #: A longer name, or one with unprintable characters, is refused whatever it says; it is kept as an empty one.
 NAME_MAX = 1024
@@ -38,13 +39,13 @@ class Entry:
     step: int
     now: float
     batch: Batch
-    recorded: list[Floats]
+    recorded: Sequence[Products]
     taken: NDArray[np.bool_] | None = None
 
     @property
     def weight(self) -> int:
         """Bytes it holds in memory, roughly."""
-        return 256 + 64 * len(self.batch) + 8 * sum(array.size for array in self.recorded)
+        return 256 + 64 * len(self.batch) + 8 * sum(map(np.size, self.recorded))
 
 
 class _Line(msgspec.Struct, array_like=True, gc=False):
@@ -92,7 +93,7 @@ class Encoder:
             parcels=[_packed(parcel) for parcel in batch.parcels],
             refused=batch.refused,
             strange=strange,
-            recorded=[(list(a.shape), np.ascontiguousarray(a, "<f8").tobytes()) for a in entry.recorded],
+            recorded=[(list(np.shape(a)), np.ascontiguousarray(a, "<f8").tobytes()) for a in entry.recorded],
             taken=b"" if entry.taken is None or entry.taken.all() else np.packbits(entry.taken).tobytes(),
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cache
 from itertools import chain
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -278,26 +277,42 @@ def encode_forecasts(
     return [_encode_forecast(Forecast(*row), experts, levels) for row in rows]
 
 
+class _Anomaly(msgspec.Struct, gc=False):
+    score: float
+    flag: bool
+
+
+class _Message(msgspec.Struct, gc=False, omit_defaults=True):
+    """A forecast as it is published: up to `model` while the series is warming."""
+
+    series: str
+    time: float
+    value: float
+    step: float
+    seq: int
+    status: str
+    anomaly: _Anomaly
+    model: int
+    level: float | None = None
+    mean: list[float] | None = None
+    lower: Sequence[float] | None = None
+    upper: Sequence[float] | None = None
+    experts: dict[str, float] | None = None
+    weights: dict[str, float] | None = None
+    intervals: dict[str, dict[str, Sequence[float]]] | None = None
+
+
 def _encode_forecast(f: Forecast, experts: Sequence[str], levels: tuple[float, ...]) -> bytes:
-    message: dict[str, Any] = {
-        "series": f.series,
-        "time": f.time,
-        "value": f.value,
-        "step": f.step,
-        "seq": f.count,
-        "status": "ready" if f.ready else "warming",
-        "anomaly": {"score": f.score, "flag": f.flag},
-        "model": f.model,
-    }
+    status, anomaly = "ready" if f.ready else "warming", _Anomaly(f.score, f.flag)
+    message = _Message(f.series, f.time, f.value, f.step, f.count, status, anomaly, f.model)
     if f.ready:
-        message["level"] = levels[0]
-        message["mean"] = f.mean
-        message["lower"], message["upper"] = [low[0] for low in f.lower], [high[0] for high in f.upper]
-        message["experts"], message["weights"] = _spoken(experts, f.experts[0], f.weights[0])
-        if len(levels) > 1:
-            message["intervals"] = {
-                name: {"lower": [low[k] for low in f.lower], "upper": [high[k] for high in f.upper]}
-                for k, name in enumerate(_further(levels), 1)
+        message.level, message.mean = levels[0], f.mean
+        (message.lower, *lower), (message.upper, *upper) = zip(*f.lower, strict=True), zip(*f.upper, strict=True)
+        message.experts, message.weights = _spoken(experts, f.experts[0], f.weights[0])
+        if lower:
+            message.intervals = {
+                name: {"lower": low, "upper": high}
+                for name, low, high in zip(_further(levels), lower, upper, strict=True)
             }
     return _encode(message)
 

@@ -35,10 +35,7 @@ class AR:
             ahead[:, step] = scaling.within_range(state, ahead[:, step])
         return np.concatenate([first, ahead[:, 1:]], axis=1)
 
-    def update_one(self, row: Row, now: Instant) -> None:
-        """`single.observe` has done it."""
-
-    def forecast_one(self, row: Row, now: Instant) -> float:
-        """The forecast of the lattice."""
+    def step_one(self, row: Row, now: Instant) -> float:
+        """The forecast of the lattice: `single.observe` has seen to it."""
         forecast: float = getattr(row, self.name)
         return forecast

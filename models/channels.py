@@ -37,11 +37,11 @@ class Moment(NamedTuple):
 
 
 class Instant(NamedTuple):
-    """`Moment` of one row: value and unit, and `channels` of shape (4,), float32."""
+    """`Moment` of one row: value and unit, and the four `channels`."""
 
     x: float
     s: float
-    channels: Array
+    channels: list[float]
 
 
 def update(state: dict[str, Array], x: Array) -> Moment:

@@ -11,6 +11,9 @@ from typing import Protocol
 from .channels import Instant, Moment
 from .table import Array, Column, Row
 
+#: What a `Recorded` expert's products are kept as: of n rows; of one row in plain numbers.
+Products = Array | list[list[float]]
+
 
 class Expert(Protocol):
     """Two verbs over the rows of a table, and the same for one row in plain numbers, which is what a quiet stream waits
@@ -28,23 +31,24 @@ class Expert(Protocol):
     def forecast(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """The next values, shape (n, horizon), float64; NaN where the expert has nothing to say."""
 
-    def update_one(self, row: Row, now: Instant) -> None:
-        """`update` for one row; what `forecast_one` does not need may go to `row.late`."""
-
-    def forecast_one(self, row: Row, now: Instant) -> float:
-        """`forecast` for one row, one step ahead, the window being full."""
+    def step_one(self, row: Row, now: Instant) -> float:
+        """Both for one row, one step ahead, the window being full; what the forecast does not need may go to
+        `row.late`."""
 
 
 class Recorded(Expert, Protocol):
     """An expert whose forecasts come from matrix products, which need not give the same bits elsewhere: what those
-    gave is kept for a replay. `forecast` is what `read` makes of `products`; `read_one` and `products_one` are the same
-    for one row."""
+    gave is kept for a replay. `forecast` is what `read` makes of `products`; for one row `update_one`, `products_one`
+    and `read_one` stand in for `step_one`."""
 
     def products(self, state: Mapping[str, Array], moment: Moment, horizon: int) -> Array:
         """What is kept, float64, n rows; `state` is left as it is."""
 
     def read(self, state: Mapping[str, Array], moment: Moment, products: Array, horizon: int) -> Array:
         """The forecasts, shape (n, horizon)."""
+
+    def update_one(self, row: Row, now: Instant) -> None:
+        """`update` for one row; what `products_one` does not need may go to `row.late`."""
 
     def products_one(self, row: Row, now: Instant) -> list[float]:
         """The row of `products`, one step ahead."""

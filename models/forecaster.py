@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from . import alert, anomaly, blend, channels, conformal, dispersion, scaling, score, single
-from .expert import Expert, Recorded
+from .expert import Expert, Products, Recorded
 from .lessons import Lesson
 from .seasonal import Seasonal
 from .table import Array, Column, Row, Rows, Table
@@ -66,6 +66,7 @@ class Forecaster:
     ) -> None:
         self.experts = tuple(experts)
         self.warmup = warmup
+        self._young = max(warmup, scaling.TRUSTED)
         self.horizon = horizon
         self.rule = rule
         #: alerts that have begun or ended since this list was last cleared
@@ -80,8 +81,8 @@ class Forecaster:
         self._unscored: list[tuple[Rows, Any, Any, Any]] = []
         #: what the RNNs have said since this list was last cleared, shape (n, H) each, and what they are to say in a
         #: replay
-        self.recorded: list[Array] = []
-        self.replayed: deque[Array] = deque()
+        self.recorded: list[Products] = []
+        self.replayed: deque[Products] = deque()
         #: what the rounds have taught since this list was set; None where nobody wants to learn
         self.lessons: list[Lesson] | None = None
         # what a sample that came alone has taught: made a lesson of once its forecast is out
@@ -150,7 +151,7 @@ class Forecaster:
         if self._taught is not None:
             lessons, parts = self._taught
             row, x, s, seen, fresh = (np.array([part]) for part in parts)
-            lessons.append(Lesson(row, x, s, seen, fresh, True))
+            lessons.append(Lesson(row, x, s, seen.astype(np.float32), fresh, True))
             self._taught = None
         for rows, *settled in self._unscored:
             state = self.scores.take(rows)
@@ -185,34 +186,25 @@ class Forecaster:
             row, fresh = state["row"].copy(), state["fresh"].copy()
             self.lessons.append(Lesson(row, moment.x, moment.s, moment.channels, fresh, real))
 
-    def _teach_one(self, row: Row, now: channels.Instant) -> None:
-        if self.lessons is not None:
-            self._taught = self.lessons, (row.row, now.x, now.s, now.channels.copy(), row.fresh)
-
-    def _is_plain(self, row: Row) -> bool:
-        """Whether one row, one step ahead, is past its first samples and no gap: what the plain form of a step can
-        do."""
-        young = max(self.warmup, scaling.TRUSTED)
-        return bool(self.horizon == 1 and row.fresh >= young and row.count >= young and row.bridged == 0.0)
-
     def step_one(self, number: int, x: float) -> Said | None:
-        """`step` for row `number` in plain numbers; None, and nothing done, where only `step` can do it."""
-        self.finish()
+        """`step` for row `number` in plain numbers; None, and nothing done, where only `step` can do it: for more than
+        one step ahead, in a series' first samples, and after a gap."""
+        if self._unscored:
+            self.finish()
         row = self.table.lend(number)
-        if not self._is_plain(row):
+        young = self._young
+        if self.horizon > 1 or row.fresh < young or row.count < young or row.bridged:
             return None
         p, kind, error = self._settle_one(row, number, x)
         now = single.observe(row, x)
         row.fresh += 1
-        self._teach_one(row, now)
-        for expert in self.experts:
-            expert.update_one(row, now)
+        if self.lessons is not None:
+            self._taught = self.lessons, (row.row, x, now.s, now.channels, row.fresh)
         said = [
-            self._ask_one(expert, row, now) if expert.recorded else expert.forecast_one(row, now)
-            for expert in self.experts
+            self._ask_one(expert, row, now) if expert.recorded else expert.step_one(row, now) for expert in self.experts
         ]
         awake, experts = [1.0] * len(said), said
-        if not all(map(isfinite, said)):
+        if not isfinite(sum(said)):
             awake = [1.0 if isfinite(value) else 0.0 for value in said]
             experts = [value if up else 0.0 for value, up in zip(said, awake, strict=True)]
             said = [value if up else nan for value, up in zip(said, awake, strict=True)]
@@ -322,13 +314,14 @@ class Forecaster:
         if not expert.recorded:
             return expert.forecast(state, moment, self.horizon)
         asked = cast(Recorded, expert)
-        said = self.replayed.popleft() if self.replayed else asked.products(state, moment, self.horizon)
+        said = np.asarray(self.replayed.popleft()) if self.replayed else asked.products(state, moment, self.horizon)
         self.recorded.append(said)
         return asked.read(state, moment, said, self.horizon)
 
     def _ask_one(self, expert: Expert, row: Row, now: channels.Instant) -> float:
         """`_ask` for one row, of an expert that is recorded."""
-        asked = cast(Recorded, expert)
-        said = self.replayed.popleft() if self.replayed else np.array([asked.products_one(row, now)])
-        self.recorded.append(said)
-        return asked.read_one(row, said[0].tolist())
+        asked: Recorded = expert  # type: ignore[assignment]  # a call that asserts it costs as much as a cast
+        asked.update_one(row, now)
+        said = np.asarray(self.replayed.popleft())[0].tolist() if self.replayed else asked.products_one(row, now)
+        self.recorded.append([said])
+        return asked.read_one(row, said)

@@ -6,7 +6,9 @@ one series (`OpenWindows`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from struct import Struct
 
 import numpy as np
 
@@ -86,35 +88,44 @@ class OpenWindows:
     one not used for longest goes first.
 
     What is kept is Wᵣᵀ h + b of each window: the channels of a sample have only to be added to it, and only in the
-    window that is complete with them before f is known. The product for the next sample can wait until f is out."""
+    window that is complete with them before f is known. The product for the next sample can wait until f is out. What
+    does not wait is three calls into NumPy, into buffers that are there: after a pause, each costs several times what
+    it does in a loop."""
 
     def __init__(self, kernel: Kernel, capacity: int = 1024) -> None:
         self.kernel = kernel
         self.capacity = capacity
         self._open: dict[int, tuple[int, Array]] = {}
-        self._late: tuple[Array, Array, int] | None = None
+        self._late: tuple[int, Array, int] | None = None
         units = kernel.units
-        self._kernel = np.ascontiguousarray(kernel.transposed[units:-1])  # (C, units)
+        # input weights, and below them what is kept of the window that the next sample of row `_ready` completes
+        self._stacked = kernel.transposed[units:].copy()  # (C + 1, units)
+        self._kernel = self._stacked[:-1]
+        self._ready = -1
+        self._newest = np.ones(len(self._stacked), np.float32)  # [c; 1]
+        self._channels, self._written = self._newest[:-1], self._newest.data
+        self._write = Struct(f"{len(self._stacked) - 1}f").pack_into
         self._recurrent = np.concatenate([kernel.transposed[:units], kernel.transposed[-1:]])  # (units + 1, units)
         self._columns = np.ones((kernel.window, units + 1), np.float32)
         self._hidden = self._columns[:, :units]
-        self._complete = np.empty(units, np.float32)
+        self._complete, self._zero = np.empty(units, np.float32), np.zeros(units, np.float32)
 
     def forecast(self, row: int, count: int, window: Array) -> float:
         """f after sample number `count` of series `row`, whose last channel rows are `window`, shape (window, C),
         oldest first."""
-        value = self.say(row, count, window[-1])
+        newest = window[-1].tolist()
+        value = self.say(row, count, newest)
         if value is None:
             if len(self._open) >= self.capacity:
                 del self._open[next(iter(self._open))]
             self._open[row] = (count - 1, self._rebuild(count, window))
-            value = self.say(row, count, window[-1])
+            value = self.say(row, count, newest)
             assert value is not None
         self.advance()
         return value
 
-    def say(self, row: int, count: int, newest: Array) -> float | None:
-        """`forecast` from the newest channels alone, shape (C,), with the rest of the work left to `advance` or the
+    def say(self, row: int, count: int, newest: Sequence[float]) -> float | None:
+        """`forecast` from the newest channels alone, C of them, with the rest of the work left to `advance` or the
         next call; None where the windows of the series are not open up to the sample before."""
         if self._late is not None:
             self.advance()
@@ -123,30 +134,34 @@ class OpenWindows:
             return None
         self._open[row] = (count, ahead)
         place = (count + 1) % self.kernel.window
-        inputs = newest.dot(self._kernel)
-        self._late = (ahead, inputs, place)
-        hidden = np.add(ahead[place], inputs, out=self._complete)
-        np.maximum(hidden, 0.0, out=hidden)
+        if self._ready != row:
+            self._stacked[-1] = ahead[place]
+        self._late = (row, ahead, place)
+        self._write(self._written, 0, *newest)
+        hidden = self._newest.dot(self._stacked, out=self._complete)
+        np.maximum(hidden, self._zero, out=hidden)
         value = float(hidden.dot(self.kernel.readout)) + self.kernel.offset
         return max(value, 0.0) if self.kernel.rectified else value
 
     def advance(self) -> None:
         """Take the sample of the last `say` into all windows of its series, and open the next one."""
         if self._late is not None:
-            ahead, inputs, place = self._late
+            self._ready, ahead, place = self._late
             self._late = None
-            self._advance(ahead, inputs, place)
+            self._advance(ahead, self._channels, place)
+            self._stacked[-1] = ahead[(place + 1) % len(ahead)]
 
-    def _advance(self, ahead: Array, inputs: Array, opening: int) -> None:
-        np.add(ahead, inputs, out=self._hidden)
+    def _advance(self, ahead: Array, channels: Array, opening: int) -> None:
+        np.add(ahead, channels.dot(self._kernel), out=self._hidden)
         np.maximum(self._hidden, 0.0, out=self._hidden)
         self._hidden[opening] = 0.0
         np.matmul(self._columns, self._recurrent, out=ahead)
 
     def _rebuild(self, count: int, window: Array) -> Array:
         """What is kept of the series before its sample number `count`."""
+        self._ready = -1
         ahead = np.tile(self._recurrent[-1], (len(window), 1))
         for age, channels in enumerate(window[:-1]):
             # the window that opens with the next channel row starts from nothing
-            self._advance(ahead, np.dot(channels, self._kernel), (count + 2 + age) % len(window))
+            self._advance(ahead, channels, (count + 2 + age) % len(window))
         return ahead

@@ -25,9 +25,6 @@ class Naive:
         last = moment.x[:, None]
         return last if horizon == 1 else np.repeat(last, horizon, axis=1)
 
-    def update_one(self, row: Row, now: Instant) -> None:
-        """Nothing to learn."""
-
-    def forecast_one(self, row: Row, now: Instant) -> float:
+    def step_one(self, row: Row, now: Instant) -> float:
         """The last value."""
         return now.x

@@ -128,11 +128,11 @@ class Path:
         said[state["fresh"] < self.weights.window] = np.nan
         return said
 
-    def update_one(self, row: Row, now: Instant) -> None:
+    def step_one(self, row: Row, now: Instant) -> float:
         """Nobody asks for it: one step ahead there is no path."""
         raise NotImplementedError
 
-    def forecast_one(self, row: Row, now: Instant) -> float:
+    def update_one(self, row: Row, now: Instant) -> None:
         """Nobody asks for it, either."""
         raise NotImplementedError
 

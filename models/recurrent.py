@@ -35,6 +35,7 @@ class Recurrent:
 
     def __init__(self, weights: Weights) -> None:
         self.raw = weights.channels == ("value",)
+        self.residual = weights.output == "residual"
         self.columns: Mapping[str, Column] = {
             "window": Column((weights.window, len(weights.channels)), dtype=np.float32, plain=False),
             # what the shared model and the copy said of the next sample, and what each share would have lost
@@ -96,7 +97,10 @@ class Recurrent:
 
     def update_one(self, row: Row, now: Instant) -> None:
         """Push the newest channels into the window, but later: windows that are open need only those."""
-        row.inputs = np.array([now.x], np.float32) if self.raw else self._picked(now.channels)
+        if self.raw:
+            row.inputs = [now.x]
+        else:
+            row.inputs = now.channels if self.picked is None else [now.channels[place] for place in self.picked]
         row.late.append(partial(_push, row.window, row.inputs))
         shared, own = row.rnn_due
         if isnan(own):
@@ -107,8 +111,9 @@ class Recurrent:
                 FORGETTING * lost + _loss(min(error, FAR)) for lost, error in zip(row.rnn_losses, errors, strict=True)
             ]
 
-    def forecast_one(self, row: Row, now: Instant) -> float:
+    def step_one(self, row: Row, now: Instant) -> float:
         """The forecast of the open windows, which advance once it is out."""
+        self.update_one(row, now)
         return self.read_one(row, self.products_one(row, now))
 
     def products_one(self, row: Row, now: Instant) -> list[float]:
@@ -132,7 +137,7 @@ class Recurrent:
             row.finish()
             f = windows.forecast(row.row, row.count, row.window)
         row.late.append(windows.advance)
-        return f if self.weights.output == "value" else now.x + sqrt(row.s2) * f
+        return now.x + sqrt(row.s2) * f if self.residual else f
 
     def gains(self, losses: Array) -> dict[int, float]:
         """Of each row with a copy, the share by which what is served has lost less than the shared model lately;
@@ -169,7 +174,7 @@ class Recurrent:
 
     def _output(self, f: Array, x: Array, state: Mapping[str, Array]) -> Array:
         # not the unit itself, which is 1 where nothing has moved yet: such a series is forecast to stay
-        return f if self.weights.output == "value" else x + np.sqrt(state["s2"]) * f
+        return x + np.sqrt(state["s2"]) * f if self.residual else f
 
     def _roll_out(self, state: Mapping[str, Array], moment: Moment, first: Array, path: Array) -> None:
         """Fill `path`, shape (n, H - 1), with the shared model's steps after `first`. Each forecast enters window and
@@ -192,7 +197,7 @@ class Recurrent:
             path[:, step] = ahead = self._output(self.groups.through(state["row"], window), x, state)
 
 
-def _push(window: Array, inputs: Array) -> None:
+def _push(window: Array, inputs: list[float]) -> None:
     window[:-1] = window[1:]
     window[-1] = inputs
 

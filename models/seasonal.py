@@ -98,8 +98,8 @@ class Seasonal:
             out[rows] = _forecast(state, rows, horizon)
         return out
 
-    def update_one(self, row: Row, now: Instant) -> None:
-        """`update` for one row."""
+    def step_one(self, row: Row, now: Instant) -> float:
+        """`update` and `forecast` for one row."""
         row.season_clock = clock = row.season_clock + 1
         row.history[clock & (HISTORY - 1)] = now.x - row.origin
         if self.period:
@@ -108,12 +108,10 @@ class Seasonal:
             row.store()
             self._look(row.views, np.array([0]))
             row.load()
-        if row.season:
-            _learn_one(row, now.x, now.s)
-
-    def forecast_one(self, row: Row, now: Instant) -> float:
-        """The forecast one step ahead; NaN where there is no season."""
-        return _forecast_one(row) if row.season else nan
+        if not row.season:
+            return nan
+        _learn_one(row, now.x, now.s)
+        return _forecast_one(row)
 
     @staticmethod
     def skip(arrays: Mapping[str, Array], rows: Index, missed: Array) -> None:
@@ -177,7 +175,7 @@ def _learn_one(row: Row, x: float, s: float) -> None:
     off = x - past
     spread = row.season_spread or s
     limit = CLIP * spread
-    u, v, w = (0.0 if isnan(f) else min(max(f, -limit), limit) for f in (off_before, past - ar, x - ar))
+    u, v, w = [0.0 if isnan(f) else min(max(f, -limit), limit) for f in (off_before, past - ar, x - ar)]
     if not isnan(off):
         spread += SPREAD_RATE * (min(abs(off), limit) - spread)
     products = (u * u, u * v, v * v, u * w, v * w)
@@ -286,5 +284,7 @@ def _held(row: Row, past: list[float]) -> float:
     middle = past[(len(past) - 1) // 2]
     reach = CLIP_PAST * row.season_spread or inf
     low, high = middle - reach, middle + reach
-    mean: float = sum(min(max(value, low), high) for value in past) / len(past) + row.origin
+    if past[0] < low or past[-1] > high:
+        past = [min(max(value, low), high) for value in past]
+    mean: float = sum(past) / len(past) + row.origin
     return mean

@@ -30,11 +30,8 @@ class Ses:
         level = state["ses"][:, None]
         return level if horizon == 1 else np.repeat(level, horizon, axis=1)
 
-    def update_one(self, row: Row, now: Instant) -> None:
-        """Move the level towards the sample."""
-        row.ses += SMOOTHING * (now.x - row.ses)
-
-    def forecast_one(self, row: Row, now: Instant) -> float:
-        """The level."""
+    def step_one(self, row: Row, now: Instant) -> float:
+        """The level, moved towards the sample."""
         level: float = row.ses
+        row.ses = level = level + SMOOTHING * (now.x - level)
         return level

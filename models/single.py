@@ -69,7 +69,7 @@ def observe(row: Row, x: float) -> Instant:
     row.late.append(partial(_update_lattice, row, tame - centre))
     level = min(max((x - m) / (sd or 1.0), -LEVEL_CLIP), LEVEL_CLIP)
     channels = [asinh(difference / s), level, asinh((row.ar - x) / s), asinh(residual / s)]
-    return Instant(x, s, np.array(channels, np.float32))
+    return Instant(x, s, channels)
 
 
 def _update_lattice(row: Row, y: float) -> None:
@@ -86,9 +86,10 @@ def aggregate(row: Row, experts: list[float], awake: list[float]) -> tuple[float
     now = situation(row.calm)
     row.due_situation = [now]
     shares = _shares(row, now, awake)
-    if not any(shares):
-        shares = _shares(row, blend.CALM, awake)
     total = sum(shares)
+    if total == 0.0:
+        shares = _shares(row, blend.CALM, awake)
+        total = sum(shares)
     if total == 0.0:
         shares[0] = total = 1.0
     weights = [share / total for share in shares]
