@@ -38,8 +38,8 @@ MODES = {"ephemeral": {"ephemeral": True}, "accepted": {"acks": "accepted"}, "du
 
 
 @contextmanager
-def engine(folder: str, **changes: object) -> Iterator[str]:
-    """An engine in a process of its own; where it takes samples."""
+def launched(folder: str, **changes: object) -> Iterator[tuple[str, str]]:
+    """An engine in a process of its own; where it takes samples, and where its forecasts leave."""
     settings = Settings(ingest=("router+tcp://127.0.0.1:*",), publish="tcp://127.0.0.1:*", web="", state=folder)
     settings = msgspec.structs.replace(settings, **changes)
     sole = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -51,12 +51,12 @@ def engine(folder: str, **changes: object) -> Iterator[str]:
         assert process.stdout is not None
         process.stdin.write(msgspec.json.encode({"settings": settings, "board": ""}) + b"\n")
         process.stdin.flush()
-        address = ""
+        bound: dict[str, str] = {}
         while "ready" not in (line := json.loads(process.stdout.readline())):
-            if line.get("bound", "").startswith("ingest"):
-                address = line["bound"].split()[-1]
+            if what := line.get("bound", "").split():
+                bound[what[0]] = what[-1]
         try:
-            yield address
+            yield bound["ingest"], bound["publish"]
         finally:
             process.terminate()
             process.stdout.read()
@@ -96,9 +96,9 @@ def compared(samples: int, rounds: int) -> list[list[str]]:
     waits: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(rounds):
         for mode, changes in MODES.items():
-            with tempfile.TemporaryDirectory() as folder, engine(folder, **changes) as address:
-                ingest(address.replace("*", "127.0.0.1"), samples // 10)
-            with tempfile.TemporaryDirectory() as folder, engine(folder, **changes) as address:
+            with tempfile.TemporaryDirectory() as folder, launched(folder, **changes) as (address, _publish):
+                ingest(address, samples // 10)
+            with tempfile.TemporaryDirectory() as folder, launched(folder, **changes) as (address, _publish):
                 rate, wait = ingest(address, samples)
             rates[mode].append(rate)
             waits[mode].append(wait)

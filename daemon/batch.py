@@ -181,7 +181,8 @@ class Effects(msgspec.Struct):
     is what the RNN said, in the order in which the step asked it: the journal keeps it for replays. `copies` are those
     that were given to series (None: taken from them) since the step before, by row, `changes` those of the shared
     model; the engine puts them in, so that the journal keeps them with it. `lessons` is what the rounds have taught,
-    for whoever learns or judges by it: whole once the pipeline has finished, empty where it does not learn."""
+    for whoever learns or judges by it: whole once the pipeline has finished, empty where it does not learn. `refused`,
+    where it is not None, says that nothing but counting was done: so many samples of no number, by reason."""
 
     taken: NDArray[np.bool_] = msgspec.field(default_factory=lambda: _LONE)
     forecasts: list[Forecasts] = []
@@ -191,6 +192,7 @@ class Effects(msgspec.Struct):
     copies: dict[int, Weights | None] = {}
     changes: list[Change] = []
     lessons: list[Lesson] = []
+    refused: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Forecasts]:
         return iter(self.forecasts)

@@ -35,15 +35,16 @@ from .disk import Failed
 from .door import FAILED
 from .histogram import BOUNDS, Histogram
 from .keeper import CannotOpen, Ephemeral, Keeper, Kept
+from .lanes import Reception
 from .learning import Learning
-from .portion import Portions
+from .pace import Pace
 from .record import Damaged, Foreign
 from .settings import Limits, Settings
 from .standings import standings
 from .store import Store
 from .succession import SHARE, Succession
 from .transport import EndpointError, Transport
-from .wire import Inbox, encode_forecasts, encode_reply
+from .wire import encode_forecasts, encode_reply
 
 log = logging.getLogger("forecastd.engine")
 
@@ -69,8 +70,7 @@ class Engine:
         self.keeper = keeper
         self.pipeline = keeper.pipeline
         self.parent = parent
-        self.inbox = Inbox(settings.limits)
-        self.portions = Portions()
+        self.inbox = Reception(settings.limits, keeper.pipeline.rows)
         self.durations = Histogram()
         self.failures = 0
         self.stopping = False
@@ -82,9 +82,6 @@ class Engine:
         ]
         #: What was decided about the models lately, for the page.
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
-        # When messages came and how many samples there were then, and how many of those have been through the pipeline.
-        self._marks: list[tuple[float, int]] = []
-        self._taken = 0
         self._tick_at = self._complain_at = 0.0
         self._complained = dict.fromkeys(FAILED.values(), 0)
         self.learning = Learning.of(self.pipeline, parent, folder, transport.watch)
@@ -98,7 +95,7 @@ class Engine:
         """Start, loop, drain."""
         self.parent.report(ready=True, beat=time.monotonic())
         while not self.stopping:
-            ready = self.transport.wait(0.0 if self.portions else self._tick_at - time.monotonic())
+            ready = self.transport.wait(0.0 if self.inbox.lanes else self._tick_at - time.monotonic())
             self.turn(ready)
             self.hear(ready)
             self.tick()
@@ -151,14 +148,23 @@ class Engine:
             self.transport.allow(msgspec.convert(line["clients"], list[Entry]))
 
     def turn(self, ready: list[Any] | None = None) -> bool:
-        """Takes what has arrived through the pipeline once, and sends what comes out; false if nothing had arrived."""
-        if not self.portions:
-            self.transport.receive(self.inbox, self._marks, ready)
-            if not self.inbox:
-                return False
-            self.answer(self.inbox.told)
-            self.portions.put(self.inbox.take())
-        batch = self.portions.take()
+        """Takes what has arrived through the pipeline, and a share of what waits; false if there was nothing."""
+        inbox, marks = self.inbox, list[tuple[float, int]]()
+        self.transport.receive(inbox, marks, ready)
+        worked = bool(inbox)
+        if worked:
+            self.answer(inbox.told)
+            self.apply(inbox.take(), marks, inbox.pace)
+        if inbox.lanes:
+            dealt = inbox.deal()
+            self.answer(dealt.told)
+            self.apply(dealt.batch, dealt.marks, inbox.slow)
+            return True
+        return worked
+
+    def apply(self, batch: Batch, marks: list[tuple[float, int]], pace: Pace) -> None:
+        """Takes a batch through the pipeline and sends what comes out. `marks`: when its messages came, and where the
+        samples of each end."""
         watching = any(succession.watching for succession in self.successions)
         self.pipeline.learning = watching or self.learning is not None
         try:
@@ -168,8 +174,8 @@ class Engine:
             effects = self.pipeline.step(batch, now)
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
-            self.observe(published)
-            self.portions.pace(len(effects.forecasts), spent_s)
+            self.observe(published, marks)
+            pace.learn(published, len(effects.forecasts), spent_s)
             if self.learning:
                 self.learning.note(effects)
             self.tell(effects.events, now)
@@ -186,11 +192,6 @@ class Engine:
             log.exception("a batch of %d samples failed and is lost", len(batch))
             self.failures += 1
             self.keeper.lose()
-        self._taken += len(batch)
-        if not self.portions:
-            self._marks.clear()
-            self._taken = 0
-        return True
 
     def tell(self, events: Sequence[Mapping[str, Any]], now: float) -> None:
         """Sends what happened to those who subscribed to it."""
@@ -276,15 +277,15 @@ class Engine:
                     publisher.send(topic, message)
         return len(forecasts)
 
-    def observe(self, published: int) -> None:
+    def observe(self, published: int, marks: list[tuple[float, int]]) -> None:
         """Counts how long each forecast took, from receiving its sample to having published it."""
         now = time.perf_counter()
-        if published == 1 and not self._taken:
-            self.durations.observe(now - self._marks[0][0])
+        if published == 1:
+            self.durations.observe(now - marks[0][0])
         elif published:
-            received, sizes = (np.array(column, float) for column in zip(*self._marks, strict=True))
+            received, sizes = (np.array(column, float) for column in zip(*marks, strict=True))
             # Refused samples have no forecast: the count stops where the forecasts do.
-            shares = np.diff(np.clip(sizes - self._taken, 0, published), prepend=0.0)
+            shares = np.diff(np.clip(sizes, 0, published), prepend=0.0)
             self.durations.observe_all(now - received, shares)
 
     def tick(self) -> None:

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ..models.weights import Weights
 from . import copied, snapshot
 from .batch import Batch, Effects, Reply
@@ -163,6 +165,10 @@ class Journal:
         """Take in a step that the pipeline has taken in `spent_s` seconds, and what is to be said when the disk
         has it; returns what of that may be said at once. Never waits.
         """
+        if effects.refused is not None:
+            # A replay has only to count them; a flood of them would fill the disk with names of no series.
+            batch = Batch([], [], [], [], effects.refused)
+            effects.taken = np.zeros(0, np.bool_)
         taken = None if sum(map(len, effects.forecasts)) == len(batch) else effects.taken
         with self._change:
             self.step += 1

@@ -135,7 +135,8 @@ def loosely(frame: bytes, error: Exception) -> Any:
     floats."""
     if isinstance(error, RecursionError):
         raise error
-    if b"NaN" in frame or b"Infinity" in frame or "out of range" in str(error):
+    # Single bytes are found at 30 GB/s, words at 1.
+    if (b"N" in frame and b"NaN" in frame) or (b"I" in frame and b"Infinity" in frame) or "out of range" in str(error):
         return json.loads(frame, parse_int=_integer)
     return msgspec.json.decode(frame)
 

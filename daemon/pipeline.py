@@ -81,6 +81,7 @@ class Pipeline:
             value, time = batch.sample(0)
             alone = self.admission.row_of(batch, value, time, now)
         if alone is None:
+            refused = self.admission.refused.copy()
             row, effects.replies, acks = self.admission.rows_of(batch, now)
         else:
             number, acks = alone
@@ -104,6 +105,8 @@ class Pipeline:
                 forecasts = self._round(batch, row[places], places, now)
             self._tell(forecasts, effects)
         effects.taken = row >= 0  # lateness shows in the rounds
+        if alone is None and not effects.taken.any() and not any(parcel.seq for parcel in batch.parcels):
+            effects.refused = dict(self.admission.refused - refused)
         effects.replies += acks
         return effects
 

@@ -46,7 +46,7 @@ QUIET_S = 0.001
 
 #: Seconds after which what has arrived by then is taken through the pipeline, though there is more: a flood of what is
 #: dear to read must not hold up the others; one of what is no sample at all even less.
-RECEIVE_S, REFUSE_S = 0.01, 0.001
+RECEIVE_S, REFUSE_S = 0.005, 0.001
 
 # pyzmq's own enumerations are slow to combine
 _NOW, _MORE, _EVENTS, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)

@@ -5,6 +5,7 @@ tear rows apart, since a step holds views of them."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,11 @@ Rows = slice | NDArray[np.intp]
 
 #: Slices and rows whose views are kept, about 10 KB each.
 VIEWS_MAX = 1024
+
+
+#: A table of more rows than this has room for so many: the memory is taken row by row all the same, but to grow is to
+#: copy all there is, which takes a tenth of a second for ten thousand rows.
+SMALL, RESERVED = 1024, 32_768
 
 
 class Column(NamedTuple):
@@ -81,7 +87,7 @@ class Row:
 
 
 class Table:
-    """Rows that only grow in number; capacity doubles, so a million rows cost twenty copies.
+    """Rows that only grow in number; capacity doubles, and where it is large takes a leap.
 
     A single row may be lent as plain numbers, which `settle` puts into the arrays; so does whoever reaches for those,
     by whatever way. After `arrays` or `take`, which may write, a row is taken out of them anew when it is lent."""
@@ -123,9 +129,10 @@ class Table:
         while self.capacity < self.length:
             self._views.clear()
             self._rows.clear()
-            for name, column in self.columns.items():
-                self.arrays[name] = np.concatenate([self.arrays[name], _filled(column, self.capacity)])
-            self.capacity *= 2
+            self.capacity = max(2 * self.capacity, RESERVED if self.capacity >= SMALL else 0)
+            for name, array in self.arrays.items():
+                self._arrays[name] = grown = _room((self.capacity, *array.shape[1:]), array.dtype)
+                grown[:start] = array[:start]
         self.reset(slice(start, self.length))
         return slice(start, self.length)
 
@@ -172,6 +179,15 @@ class Table:
         if not isinstance(rows, slice):
             for name, array in taken.items():
                 self.arrays[name][rows] = array
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array of which only those pages take memory that have been written to."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size < mmap.PAGESIZE:
+        return np.empty(shape, dtype)
+    # NumPy asks for huge pages, of which a row more would take two megabytes a column.
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 
 def _filled(column: Column, rows: int) -> Array:

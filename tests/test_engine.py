@@ -285,25 +285,42 @@ def test_each_new_listener_is_sent_a_scoreboard_at_once(hand: Hand) -> None:
         hand.until(lambda listener=listener: listener.poll(0))
 
 
-def test_what_is_dealt_out_over_several_steps_is_timed_once_a_sample(
-    hand: Hand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_dealt_out_over_several_steps_is_timed_once_a_sample(hand: Hand) -> None:
     """Those of one message and those of the next, each from its own receipt."""
-    monkeypatch.setattr(hand.engine.portions, "_rounds", 10)
-    observe, before_it = hand.engine.observe, []
-    monkeypatch.setattr(hand.engine, "observe", lambda n: (before_it.append(hand.engine._taken), observe(n)))
+    hand.engine.inbox.slow.rounds = 10
     array = [{"series": name, "value": n} for n in range(35) for name in "ab"]
     hand.peers(zmq.PUSH, "ingest pull").send(json.dumps(array).encode())
     hand.until(lambda: hand.engine.pipeline.samples == 70)
     assert sum(hand.engine.durations.counts) == 70
-    assert before_it[:2] == [0, 20]
     hand.peers(zmq.PUSH, "ingest pull").send_multipart([b"a", b"1"])
     hand.until(lambda: hand.engine.pipeline.samples == 71)
     assert sum(hand.engine.durations.counts) == 71
     now, before = time.perf_counter(), hand.engine.durations.sum
-    hand.engine._marks, hand.engine._taken = [(now - 1000.0, 10), (now - 10.0, 20)], 10
-    hand.engine.observe(10)
-    assert 100.0 <= hand.engine.durations.sum - before < 1000.0
+    hand.engine.observe(10, [(now - 100.0, 4), (now - 10.0, 20)])
+    assert 460.0 <= hand.engine.durations.sum - before < 470.0
+
+
+def test_a_sample_overtakes_a_message_of_ten_thousand(hand: Hand) -> None:
+    """It is forecast after one step of bounded length; the long message goes on to its end, and is then
+    acknowledged."""
+    long, other, subscriber = hand.peers(zmq.DEALER, "ingest router"), hand.peers(zmq.DEALER, "ingest router"), None
+    columns = {"columns": 1, "series": "long", "seq": 1, "producer": "plc"}
+    long.send_multipart([json.dumps(columns).encode(), np.arange(1_000.0).tobytes()])
+    hand.until(lambda: hand.engine.pipeline.samples)
+    assert 0 < hand.engine.pipeline.samples <= 40, "so many rounds are a step"
+    subscriber = hand.subscribed("other")
+    other.send_multipart([b"other", b"1"])
+    hand.until(lambda: subscriber.poll(0))
+    assert hand.engine.inbox.lanes == 1 and hand.engine.pipeline.samples < 1_001
+    replies = []
+    hand.until(
+        lambda: (
+            (replies.extend(json.loads(long.recv()) for _ in range(bool(long.poll(0)))), replies[-1:])[1]
+            == [{"ack": 1000}]
+        )
+    )
+    assert hand.engine.inbox.lanes == hand.engine.inbox.waiting == 0
+    assert hand.engine.pipeline.samples == 1_001
 
 
 def test_a_heartbeat_is_beaten_once_a_second_by_the_loop(hand: Hand) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from forecastd.daemon import copied
 from forecastd.daemon import journal as module
-from forecastd.daemon.batch import Reply
+from forecastd.daemon.batch import Batch, Parcel, Reply
 from forecastd.daemon.database import Commit, Life
 from forecastd.daemon.disk import Failed, Full
 from forecastd.daemon.journal import Journal
@@ -118,6 +119,24 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(rig: Rig) -> None:
     assert rig.journal.commit()
     assert rig.acks() == [1, 2, 3]
     assert state(rig.recovered()) == state(rig.core)
+
+
+def test_of_a_flood_that_was_refused_the_disk_gets_the_counts_alone(rig: Rig) -> None:
+    """And a replay counts the same; but what has numbers is kept, since those are dealt with."""
+    rig.step(2)
+    for seq in (0, 1):
+        batch = Batch(
+            [f" bad {n}" for n in range(500)], np.ones(500), np.ones(500), [Parcel(0, 500, producer="p", seq=seq)]
+        )
+        effects = rig.core.step(batch, rig.now)
+        rig.journal.append(batch, rig.now, effects, [])
+    rig.step(1)
+    _, _, flood, numbered, _ = (waiting.entry for waiting in rig.journal._waiting)
+    assert (len(flood.batch), flood.batch.refused) == (0, {"name": 500})
+    assert len(numbered.batch) == 500
+    assert rig.journal.commit()
+    assert state(rig.recovered()) == state(rig.core)
+    assert rig.recovered().admission.refused["name"] == 1_000
 
 
 def test_names_reach_the_disk_with_the_steps_that_brought_them_and_no_sooner(rig: Rig) -> None:

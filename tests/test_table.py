@@ -20,6 +20,22 @@ def test_growing_keeps_the_rows_and_makes_new_ones_as_declared() -> None:
     assert table["n"].dtype == np.int64
 
 
+def test_a_large_table_grows_by_a_leap_and_its_new_rows_are_as_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in memory that was in use before."""
+    monkeypatch.setattr(table_module, "SMALL", 8)
+    monkeypatch.setattr(table_module, "RESERVED", 5_000)
+    table = Table(COLUMNS, capacity=8)
+    table.append(8)
+    table.arrays["b"][...] = 3.0
+    table.append(1)
+    assert table.capacity == 5_000
+    np.testing.assert_array_equal(table["b"], [*[[3, 3]] * 8, [7, 7]])
+    table.append(4_990)
+    assert (table["b"][8:] == 7.0).all() and (table["n"] == 0).all()
+    table.append(2)
+    assert table.capacity == 10_000
+
+
 def test_a_slice_is_a_view_and_stays_one_after_growth() -> None:
     table = Table(COLUMNS, capacity=2)
     table.append(2)

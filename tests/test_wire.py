@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from forecastd.daemon.batch import REASONS, Batch, Forecasts, Parcel, Reply
 from forecastd.daemon.settings import Limits
-from forecastd.daemon.wire import Inbox, Origin, encode_forecasts, encode_reply
+from forecastd.daemon.wire import SALVAGE_MAX, Inbox, Origin, encode_forecasts, encode_reply
 
 PROTOCOL = (Path(__file__).resolve().parent.parent / "docs" / "protocol.md").read_text()
 DEALER = Origin(b"\0\0plc", True, "plc")
@@ -469,3 +469,16 @@ def test_the_page_describes_every_field_of_a_forecast() -> None:
         r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", PROTOCOL[PROTOCOL.index("## The feed") :], re.M))
     )
     assert set(described) == set(real)
+
+
+def test_an_array_of_too_many_bad_ones_is_given_up() -> None:
+    """What is no sample and has no number is counted at once; of what might have one, so many are looked into."""
+    inbox = Inbox(Limits())
+    bad = [1, {}, {"series": "a"}, [], None]
+    inbox.add([json.dumps([*bad * 1_000, {"series": "good", "value": 1}]).encode()])
+    assert inbox.take().refused == {"malformed": 5_000}
+    numbered = [{"seq": n} for n in range(1, SALVAGE_MAX + 1)]
+    inbox.add([json.dumps([*numbered, {"series": "late", "value": 1, "seq": SALVAGE_MAX + 1}]).encode()])
+    batch = inbox.take()
+    assert batch.refused == {"malformed": SALVAGE_MAX + 1}
+    assert len(batch.parcels) == SALVAGE_MAX and not batch.series
