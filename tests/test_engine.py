@@ -323,6 +323,18 @@ def test_a_sample_overtakes_a_message_of_ten_thousand(hand: Hand) -> None:
     assert hand.engine.pipeline.samples == 1_001
 
 
+def test_a_lone_forecast_is_let_out_before_the_engine_goes_on(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What carries it may have to wait for the very core that the scores would be reckoned on."""
+    subscriber, push, order = hand.subscribed("a"), hand.peers(zmq.PUSH, "ingest pull"), []
+    send, finish = hand.transport.publish.send, hand.engine.pipeline.finish
+    monkeypatch.setattr(hand.transport.publish, "send", lambda *what: (order.append("sent"), send(*what)))
+    monkeypatch.setattr(os, "sched_yield", lambda: order.append("yielded"))
+    monkeypatch.setattr(hand.engine.pipeline, "finish", lambda: (order.append("finished"), finish()))
+    push.send_multipart([b"a", b"1"])
+    hand.until(lambda: subscriber.poll(0))
+    assert order == ["sent", "yielded", "finished"]
+
+
 def test_a_heartbeat_is_beaten_once_a_second_by_the_loop(hand: Hand) -> None:
     """Two ticks in a row are one beat."""
     hand.engine.tick()
