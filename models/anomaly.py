@@ -10,7 +10,7 @@ very stream:
   stream does, the share of samples beyond each is a + (l_T - l_0) / (η T).
 - Beyond the last, v₁, p falls off as a generalised Pareto tail of shape s = 0.15 (Pickands, Annals of Statistics 3(1),
   1975): ln p = ln 0.01 - κ / s · ln(1 + s x / ((1 - s) m)), with x = v / v₁ - 1 and m the mean of x.
-- κ is steered by the alarms: ln κ ← ln κ - (c - r), c = 1 at a new alarm, 0.4 at one that follows another within ten
+- κ is steered by the alarms: ln κ ← ln κ - (c - r), c = 1 at a new alarm, half at one that follows another within ten
   samples, 0 else. While κ is within its bounds, the sum of c over T samples is r T + ln κ_0 - ln κ_T.
 
 The published p is that of `size`; where `drift` alone is out of the ordinary, it is that, and the sum starts anew. A
@@ -47,11 +47,11 @@ TAIL_RATE, TAIL_MIN, EXCESS = 1.0 / 200.0, 0.02, 20.0
 SHAPE = 0.15
 #: ln κ: its start, which is a little careful, its gain and its bounds.
 SLOPE_START, GAIN, SLOPE_MIN, SLOPE_MAX = -0.3, 1.0, -4.0, 3.0
-#: In alarm rates: what each measure may use up, r, and the p at which it raises the alarm. `drift` is beyond that for
-#: several samples at a time, which are one alarm.
-SHARES, LEVELS = np.array([1.0, 0.05]), np.array([1.0, 0.2])
+#: In alarm rates: what each measure may use up, r, all of it together, and the p at which it raises the alarm. `drift`
+#: is beyond that for several samples at a time, which are one alarm.
+SHARES, LEVELS = np.array([0.9, 0.1]), np.array([1.0, 0.2])
 #: An alarm is a new one after so many samples without; otherwise it counts that much.
-CALM, AGAIN = 10, 0.4
+CALM, AGAIN = 10, 0.5
 #: A residual counts as at most so many σ.
 Z_MAX = 1e6
 #: What z must exceed to add to `drift`, and the most it counts there.

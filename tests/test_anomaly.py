@@ -73,7 +73,8 @@ def test_flags_come_at_the_rate_that_was_asked_for(kind: str, rate: float) -> No
 
 
 def test_the_alarms_of_any_stream_are_bounded() -> None:
-    """The steering telescopes: with c the weight of an alarm, the sum of c over T samples is r T + ln κ_0 - ln κ_T."""
+    """The steering telescopes: with c the weight of an alarm, the sum of c over T samples is r T + ln κ_0 - ln κ_T.
+    The other part of the rate is that of shifts."""
     random = np.random.default_rng(5)
     values = random.normal(size=(4000, 1)) * np.exp(random.normal(size=(4000, 1)).cumsum(0) * 0.05)
     judge = Judge()
@@ -84,7 +85,7 @@ def test_the_alarms_of_any_stream_are_bounded() -> None:
         calm = 0 if spike else calm + 1
     slope = judge.state["unusual"][0, 0, anomaly._SLOPE]
     assert anomaly.SLOPE_MIN < slope + anomaly.SLOPE_START < anomaly.SLOPE_MAX
-    assert weights == pytest.approx(RATE * len(values) - slope)
+    assert weights == pytest.approx(anomaly.SHARES[0] * RATE * len(values) - slope)
 
 
 def test_a_spike_is_flagged_at_once_and_by_name() -> None:
