@@ -72,7 +72,7 @@ class Reception(Inbox):
         """Samples still to be taken into this batch; 0 also where enough waits."""
         if self.waiting >= WAITING_MAX or self._parked >= TURN_BYTES:
             return 0
-        return min(super().room, self.pace.samples - self.size - self._refusals)
+        return min(self.limits.batch_samples, self.pace.samples) - self.size - self._refusals
 
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message, or has it wait."""
