@@ -41,7 +41,11 @@ class Admission:
         """
         if batch.refused:
             self.refused.update(batch.refused)
-        row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
+        if batch.rows is None:
+            row = np.array([self.rows.get(name, -1) for name in batch.series], np.intp)
+        else:
+            # A series that is new with this step has no row yet.
+            row = np.where(batch.rows < len(self.names), batch.rows, -1)
         replies, acks = self._sequence(batch, row)
         time, limit = batch.time, now + self.limits.future_s
         sound = np.abs(batch.value) <= VALUE_MAX

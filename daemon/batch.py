@@ -69,9 +69,10 @@ class Parcel(NamedTuple):
 class Batch:
     """Samples in the order they came. `value` and `time` are float64 of shape (n,), given as such or as lists; time in
     seconds since the epoch, NaN where the producer gave none. `parcels` cover 0…n in order. `refused` counts what the
-    wire could not turn into samples."""
+    wire could not turn into samples. `rows`, shape (n,), are the rows that the series have or will get, negative where
+    they have none; None where only the names say it. The journal knows them, and spares a replay to look them up."""
 
-    __slots__ = ("_time", "_value", "parcels", "refused", "series")
+    __slots__ = ("_time", "_value", "parcels", "refused", "rows", "series")
 
     def __init__(
         self,
@@ -80,8 +81,9 @@ class Batch:
         time: Floats | list[float],
         parcels: list[Parcel],
         refused: dict[str, int] | None = None,
+        rows: NDArray[np.intp] | None = None,
     ) -> None:
-        self.series, self._value, self._time, self.parcels = series, value, time, parcels
+        self.series, self._value, self._time, self.parcels, self.rows = series, value, time, parcels, rows
         self.refused: dict[str, int] = refused or {}
 
     @property

@@ -223,7 +223,7 @@ class Pipeline:
         self.forecasts += int(ready.sum())
         return Forecasts(
             row=row,
-            series=[self.names[r] for r in row.tolist()],
+            series=list(map(self.names.__getitem__, row.tolist())),
             time=time,
             value=value,
             step=cadence.step(state),

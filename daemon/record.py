@@ -131,7 +131,8 @@ def _entry(line: _Line, step: int, names: Sequence[str]) -> Entry:
     time = np.frombuffer(line.time, "<f8") if line.time else np.full(n, np.nan)
     if len(value) != n or len(time) != n or (n and ids.min() < -1):
         raise ValueError("its columns differ in length")
-    batch = Batch(series, value, time, [_unpacked(parcel) for parcel in line.parcels], line.refused)
+    parcels = [_unpacked(parcel) for parcel in line.parcels]
+    batch = Batch(series, value, time, parcels, line.refused, ids.astype(np.intp))
     recorded = [np.frombuffer(raw, "<f8").reshape(shape) for shape, raw in line.recorded]
     taken = np.unpackbits(np.frombuffer(line.taken, np.uint8), count=n).astype(np.bool_) if line.taken else None
     return Entry(step, line.now, batch, recorded, taken)

@@ -31,6 +31,8 @@ from .table import Array, Column
 
 ORDER = 32
 FORGETTING = 0.999
+#: Rows that are worked on together: ten arrays of them fit into the cache of a core.
+CHUNK = 512
 #: Energy every stage starts with, in units of s²: the ridge of the first forecasts.
 RIDGE = 1.0
 
@@ -50,28 +52,43 @@ COLUMNS = {
 def update(state: Mapping[str, Array], y: Array) -> None:
     """Take in one sample a row. `y`, shape (n,), float64, finite; the energies of a new row must have been set above
     zero."""
-    kf, kb, b, inverse_gamma = state["kf"], state["kb"], state["b"], state["inverse_gamma"]
-    f_energy, b_energy, prediction = state["f_energy"], state["b_energy"], state["prediction"]
-    x = y[:, None]
+    columns = [state[name] for name in COLUMNS]
+    for start in range(0, len(y), CHUNK):
+        rows = slice(start, start + CHUNK)
+        _update(y[rows, None], *(column[rows] for column in columns))
+
+
+def _update(
+    x: Array, kf: Array, kb: Array, b: Array, inverse_gamma: Array, f_energy: Array, b_energy: Array, prediction: Array
+) -> None:
+    """`update` of rows that fit into the cache together: `x` is of shape (n, 1), the others of shape (n, ORDER)."""
     f = prediction + x  # f_1 … f_p
     f_before = np.empty_like(f)  # f_0 … f_{p-1}
     f_before[:, :1] = x
     f_before[:, 1:] = f[:, :-1]
-    gamma_b = b / inverse_gamma
-    kf -= gamma_b * f / b_energy
-    gamma_f = f_before / inverse_gamma
+    term = b / inverse_gamma
+    term *= f
+    term /= b_energy
+    kf -= term
+    gamma_f = np.divide(f_before, inverse_gamma, out=f)
     f_energy *= FORGETTING
-    f_energy += gamma_f * f_before
-    b_next = b + kb * f_before  # b_1 … b_p of now
-    kb -= gamma_f * b_next / f_energy
+    np.multiply(gamma_f, f_before, out=term)
+    f_energy += term
+    b_next = np.multiply(kb, f_before, out=f_before)
+    b_next += b  # b_1 … b_p of now
+    gamma_f *= b_next
+    gamma_f /= f_energy
+    kb -= gamma_f
     b[:, :1] = x
     b[:, 1:] = b_next[:, :-1]
     b_energy *= FORGETTING
-    square = b * b
-    np.cumsum((square / b_energy)[:, :-1], axis=1, out=inverse_gamma[:, 1:])
+    square = np.multiply(b, b, out=term)
+    np.divide(square, b_energy, out=f)
+    np.cumsum(f[:, :-1], axis=1, out=inverse_gamma[:, 1:])
     inverse_gamma[:, 1:] += 1.0
-    b_energy += square / inverse_gamma
-    np.cumsum(kf * b, axis=1, out=prediction)
+    square /= inverse_gamma
+    b_energy += square
+    np.cumsum(np.multiply(kf, b, out=f), axis=1, out=prediction)
 
 
 def expand(state: Mapping[str, Array], orders: Sequence[int]) -> tuple[float, list[list[float]]]:

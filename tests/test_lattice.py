@@ -77,3 +77,23 @@ def test_rolling_a_sample_in_equals_updating_but_for_the_learning() -> None:
     b, _ = lattice.roll(*(state[k] for k in ("kf", "kb", "b", "prediction")), np.array([0.7]))
     lattice.update(state, np.array([0.7]))
     np.testing.assert_allclose(b, state["b"], rtol=1e-12)
+
+
+def test_rows_worked_on_in_parts_are_those_worked_on_alone() -> None:
+    """To the bit: which rows stand beside one is no matter."""
+    count = lattice.CHUNK + 3
+    values = np.random.default_rng(5).normal(size=(80, count)).cumsum(0)
+
+    def fresh(rows: int) -> dict[str, np.ndarray]:
+        state = {name: np.full((rows, *column.shape), column.initial) for name, column in lattice.COLUMNS.items()}
+        return state | {name: np.ones((rows, lattice.ORDER)) for name in ("f_energy", "b_energy")}
+
+    together = fresh(count)
+    for y in values:
+        lattice.update(together, y)
+    for row in (0, lattice.CHUNK - 1, lattice.CHUNK, count - 1):
+        alone = fresh(1)
+        for y in values:
+            lattice.update(alone, y[row : row + 1])
+        for name, column in alone.items():
+            np.testing.assert_array_equal(column[0], together[name][row])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from forecastd.daemon.admission import Admission
 from forecastd.daemon.batch import Batch
 from forecastd.daemon.database import Commit, Life
 from forecastd.daemon.pipeline import Pipeline
@@ -94,6 +95,29 @@ def test_the_kernel_does_not_run_in_a_replay(past: Past, monkeypatch: pytest.Mon
     monkeypatch.setattr(Kernel, "forward", never)
     monkeypatch.setattr(OpenWindows, "forecast", never)
     assert state(past.recover().pipeline) == state(past.core)
+
+
+def test_a_replay_knows_the_rows_and_looks_no_name_up(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the names that are new with a step."""
+    past.run(steps(60))
+    looked = []
+
+    class Rows(dict[str, int]):
+        def get(self, name: str, default: Any = None) -> Any:
+            looked.append(name)
+            return super().get(name, default)
+
+    begin = Admission.__init__
+
+    def spied(self: Admission, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self.rows = Rows()
+
+    monkeypatch.setattr(Admission, "__init__", spied)
+    found = past.recover()
+    monkeypatch.undo()
+    assert state(found.pipeline) == state(past.core)
+    assert len(looked) < found.replayed / 4
 
 
 def test_a_replay_gives_what_the_kernel_said_then_not_what_it_would_say_now(past: Past) -> None:
