@@ -135,7 +135,7 @@ def audit(folder: Path, sent: dict[str, int], epochs: dict[str, int]) -> Pipelin
         for entry in record.decode(commit.body, commit.step, names):
             effects = unbroken.step(entry.batch, entry.now)
             for said, recorded in zip(effects.recorded, entry.recorded, strict=True):
-                assert said.tobytes() == recorded.tobytes(), f"step {entry.step}"
+                assert np.asarray(said).tobytes() == recorded.tobytes(), f"step {entry.step}"
     recovered = recover(store, settings, weights, models.__getitem__)
     assert recovered.whole
     assert state(recovered.pipeline) == state(unbroken)
