@@ -30,9 +30,9 @@ log = logging.getLogger("forecastd.engine")
 #: A challenger that is not better by 1 % is promoted once in a hundred trials at most; one that cannot be told from the
 #: champion in so many rounds gives up.
 CHALLENGE = (0.01, 0.01, 20_000)
-#: A champion that is not worse by 1 % is rolled back with a chance of 5 % at most, over all its life: the predecessor
-#: was good enough before, so that it may come back on less.
-GUARD = (0.05, 0.01, 500)
+#: A champion that is not worse by half a percent is rolled back with a chance of 10 % at most, over all its life: the
+#: predecessor was good enough before, so that it may come back on less.
+GUARD = (0.1, 0.005, 500)
 #: Rounds looked at together: a product with ten windows costs hardly more than one with a single one.
 TOGETHER = 16
 #: Share of the time that shadows may take, and the seconds saved up for a burst.
