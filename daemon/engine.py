@@ -50,6 +50,8 @@ log = logging.getLogger("forecastd.engine")
 
 #: Seconds between heartbeats and scoreboards.
 TICK_S = 1.0
+#: A stream is quiet where the engine had nothing to do for so many seconds before a sample came.
+QUIET_S = 0.001
 #: The topic of events: no series is called so.
 EVENTS = "\0events"
 #: Events kept for the page.
@@ -73,6 +75,7 @@ class Engine:
         self.inbox = Reception(settings.limits, keeper.pipeline.rows)
         self.durations = Histogram()
         self.failures = 0
+        self._rested_from = 0.0
         self.stopping = False
         self.control: Control | None = None
         slots = len(keeper.champions)
@@ -175,8 +178,9 @@ class Engine:
             spent_s = time.perf_counter() - began
             published = sum(self.publish(forecasts) for forecasts in effects.forecasts)
             self.observe(published, marks)
-            if published == 1:
-                # ZeroMQ's own thread sends it: should it wait for our core, it goes first. Nobody waits for the rest.
+            if published == 1 and began - self._rested_from > QUIET_S:
+                # ZeroMQ's own thread sends it: should it wait for our core, it goes first. So does whoever else waits
+                # for it, which a stream that is not as quiet could not afford.
                 os.sched_yield()
             pace.learn(published, len(effects.forecasts), spent_s)
             if self.learning:
@@ -195,6 +199,7 @@ class Engine:
             log.exception("a batch of %d samples failed and is lost", len(batch))
             self.failures += 1
             self.keeper.lose()
+        self._rested_from = time.perf_counter()
 
     def tell(self, events: Sequence[Mapping[str, Any]], now: float) -> None:
         """Sends what happened to those who subscribed to it."""

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
+from forecastd.daemon import engine as module
 from forecastd.daemon import scoreboard
 from forecastd.daemon.batch import Batch, Effects, Reply
 from forecastd.daemon.engine import EVENTS, Engine
@@ -323,8 +324,12 @@ def test_a_sample_overtakes_a_message_of_ten_thousand(hand: Hand) -> None:
     assert hand.engine.pipeline.samples == 1_001
 
 
-def test_a_lone_forecast_is_let_out_before_the_engine_goes_on(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quiet_s, path", [(0.0, ["sent", "yielded", "finished"]), (1e9, ["sent", "finished"])])
+def test_a_lone_forecast_of_a_quiet_stream_is_let_out_before_the_engine_goes_on(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, quiet_s: float, path: list[str]
+) -> None:
     """What carries it may have to wait for the very core that the scores would be reckoned on."""
+    monkeypatch.setattr(module, "QUIET_S", quiet_s)
     subscriber, push, order = hand.subscribed("a"), hand.peers(zmq.PUSH, "ingest pull"), []
     send, finish = hand.transport.publish.send, hand.engine.pipeline.finish
     monkeypatch.setattr(hand.transport.publish, "send", lambda *what: (order.append("sent"), send(*what)))
@@ -332,7 +337,7 @@ def test_a_lone_forecast_is_let_out_before_the_engine_goes_on(hand: Hand, monkey
     monkeypatch.setattr(hand.engine.pipeline, "finish", lambda: (order.append("finished"), finish()))
     push.send_multipart([b"a", b"1"])
     hand.until(lambda: subscriber.poll(0))
-    assert order == ["sent", "yielded", "finished"]
+    assert order == path
 
 
 def test_a_heartbeat_is_beaten_once_a_second_by_the_loop(hand: Hand) -> None:
