@@ -32,6 +32,7 @@ REASONS = (
     "too_many_series",
     "too_many_producers",
     "unauthorised",
+    "overload",
 )
 
 

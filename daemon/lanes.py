@@ -4,6 +4,10 @@ What a message costs is known when it has been read and gone through the pipelin
 large one is only kept as it came. In each turn of the engine the senders of such messages have a step together, of a
 length that is bounded; all others go before it. A sender's messages stay in their order: behind one that waits, small
 ones wait, too. Without an identity (PULL, SUB) all who send to a socket are one sender.
+
+What waits is bounded. Who is alone on a socket, and PULL and SUB as a whole, are then held back by ZeroMQ's queues. On
+a ROUTER with several senders that would hold back all of them: there, who has his share of the room loses what he
+sends beyond it, and sends it again if he numbers his samples.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from .wire import NOWHERE, Inbox, Origin
 
 #: Bytes of a message that is not taken in at once: some ten samples as JSON, 128 as columns.
 DEAR_BYTES = 1_024
-#: Bytes that wait in all lanes; with more nothing is taken off the sockets, so that senders are held back.
+#: Bytes that wait in all lanes; with more, a sender has to keep to his share of them.
 WAITING_MAX = 32 << 20
 #: Bytes a turn takes off the sockets to wait: each sender's next message is among the first.
 TURN_BYTES = 1 << 19
@@ -49,9 +53,11 @@ class _Lane:
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[float, Sequence[bytes], Origin]] = deque()
+        #: bytes of all its messages
         self.size = 0
-        #: what is left of the message that has been read, and when it came
+        #: what is left of the message that has been read, its bytes, and when it came
         self.open: Portions | None = None
+        self.open_size = 0
         self.came = 0.0
 
 
@@ -69,13 +75,18 @@ class Reception(Inbox):
 
     @property
     def room(self) -> int:
-        """Samples still to be taken into this batch; 0 also where enough waits."""
-        if self.waiting >= WAITING_MAX or self._parked >= TURN_BYTES:
+        """Samples still to be taken into this batch; 0 also where this turn has had enough messages wait."""
+        if self._parked >= TURN_BYTES:
             return 0
         return min(self.limits.batch_samples, self.pace.samples) - self.size - self._refusals
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that whoever can be held back alone is to be."""
+        return self.waiting >= WAITING_MAX
+
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
-        """Takes one message, or has it wait."""
+        """Takes one message, or has it wait; refuses it where too much waits already, of its sender above all."""
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         if size <= DEAR_BYTES and not self._lanes:
             return super().add(frames, origin)
@@ -85,7 +96,10 @@ class Reception(Inbox):
             if size <= DEAR_BYTES:
                 return super().add(frames, origin)
             lane = self._lanes[sender] = _Lane()
+        if self.full and lane.size * len(self._lanes) >= WAITING_MAX:
+            return self.refuse("overload")
         lane.waiting.append((time.perf_counter(), frames, origin))
+        lane.size += size
         self.waiting += size
         self._parked += size
         return None
@@ -113,7 +127,8 @@ class Reception(Inbox):
                 count += len(batch)
                 marks.append((lane.came, count))
                 if not lane.open:
-                    self.waiting -= lane.size
+                    lane.size -= lane.open_size
+                    self.waiting -= lane.open_size
                     if len(self._lanes) > OPEN_MAX or time.perf_counter() > until:
                         break
             if not lane.open:
@@ -128,7 +143,7 @@ class Reception(Inbox):
         if not lane.waiting:
             return False
         lane.came, frames, origin = lane.waiting.popleft()
-        lane.size = sum(map(len, frames))
+        lane.open_size = sum(map(len, frames))
         self._reader.add(frames, origin)
         told += self._reader.told
         lane.open = Portions(self._reader.take())

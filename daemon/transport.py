@@ -112,7 +112,7 @@ class Ingest:
         get: Callable[[int], Any] = self.socket.get
         take = self._routed if self.endpoint.kind == "router" else self._plain
         first, until = True, inf
-        while inbox.room > 0:
+        while inbox.room > 0 and not (inbox.full and self._alone):
             try:
                 frame = receive(_NOW, False)
             except zmq.Again:
@@ -128,6 +128,12 @@ class Ingest:
                 first, until = False, now + RECEIVE_S
             elif now > until or (inbox.refused and now > until - RECEIVE_S + REFUSE_S):
                 return
+
+    @property
+    def _alone(self) -> bool:
+        """Whether nobody else is held back when this socket is not read: one sender alone has spoken, or there is no
+        telling them apart."""
+        return self.endpoint.kind != "router" or len(self._origins) < 2
 
     def allow(self, clients: Clients) -> None:
         """From now on these may send; the others' connections stand, but what they say is refused."""

@@ -78,6 +78,11 @@ class Inbox:
         counts, too: a flood of it must come to an end."""
         return self.limits.batch_samples - self.size - self._refusals
 
+    @property
+    def full(self) -> bool:
+        """Whether more must not come from whoever can be held back without others. A batch has no such bound."""
+        return False
+
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message: its payload frames, without identity and delimiter."""
         if len(frames) == 1:

@@ -104,11 +104,7 @@ def test_more_senders_than_are_read_at_a_time_take_turns(reception: Reception) -
     assert order.index(str(len(senders) - 1)) < len(order) - 1 - order[::-1].index("0")
 
 
-def test_with_enough_that_waits_nothing_is_taken_off_the_sockets(
-    reception: Reception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a turn, and in all; then senders are held back."""
-    assert reception.room > 0
+def test_a_turn_takes_so_much_to_wait_and_no_more(reception: Reception) -> None:
     big = [b"[" * (TURN_BYTES // 2)]
     reception.add(big, A)
     assert reception.room > 0
@@ -116,15 +112,30 @@ def test_with_enough_that_waits_nothing_is_taken_off_the_sockets(
     assert reception.room == 0
     reception.deal()
     assert reception.room > 0
-    monkeypatch.setattr(lanes, "WAITING_MAX", TURN_BYTES)
-    reception.add(big, A)
-    reception.add(columns("b", 200), B)
-    reception.deal()
-    reception.add(big, A)
-    reception.add(big, A)
-    assert reception.waiting >= TURN_BYTES
-    reception._parked = 0
-    assert reception.room == 0
+
+
+def test_where_too_much_waits_a_sender_keeps_to_his_share(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What he says beyond it is refused, small messages, too; that of others is not."""
+    message = columns("a", 200)
+    size = sum(map(len, message))
+    monkeypatch.setattr(lanes, "WAITING_MAX", 4 * size)
+    for _ in range(4):
+        assert not reception.full
+        reception.add(message, A)
+    assert reception.full
+    reception.add(message, A)
+    reception.add(small("of a"), A)
+    reception.add(small("of b"), B)
+    assert (reception.waiting, reception.refused, reception.take().series) == (4 * size, {"overload": 2}, ["of b"])
+    for _ in range(5):
+        reception.add(columns("b", 200), B)
+    assert (reception.waiting, reception.refused) == (6 * size, {"overload": 3})
+    waited = [name for series in drained(reception) for name in series]
+    assert (waited.count("a"), waited.count("b"), reception.waiting) == (800, 400, 0)
+    reception.add(message, A)
+    assert (reception.waiting, reception.full) == (size, False)
 
 
 def test_what_is_refused_while_it_waits_is_counted_once(reception: Reception) -> None:

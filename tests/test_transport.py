@@ -174,6 +174,33 @@ def test_a_busy_socket_starves_no_other(harness: Harness, first: int) -> None:
     assert "quiet" in [name for _ in range(3) for name in harness.batch(100).series]
 
 
+def test_an_inbox_that_is_full_holds_back_who_is_alone_on_a_socket_and_nobody_else(harness: Harness) -> None:
+    """Several on a PULL are one, for want of a name; of several on a ROUTER the inbox decides what is too much."""
+
+    class Full(Inbox):
+        full = True  # type: ignore[assignment]
+
+    plain, harness.inbox = harness.inbox, Full(LIMITS)
+    alone, push = harness.peer(zmq.DEALER, "ingest router"), harness.peer(zmq.PUSH, "ingest pull")
+    for n in range(3):
+        alone.send_multipart([b"alone", str(n).encode()])
+        push.send_multipart([b"push", str(n).encode()])
+    for ingest in harness.transport.ingest[:2]:
+        until(lambda ingest=ingest: ingest.socket.poll(0))  # type: ignore[misc]
+    harness.receive()
+    assert not harness.inbox
+    full, harness.inbox = harness.inbox, plain
+    assert harness.batch(6).series.count("alone") == 3
+    other = harness.peer(zmq.DEALER, "ingest router")
+    other.send_multipart([b"other", b"0"])
+    assert harness.batch(1).series == ["other"]
+    harness.inbox = full
+    push.send_multipart([b"push", b"3"])
+    until(lambda: harness.transport.ingest[1].socket.poll(0))
+    alone.send_multipart([b"alone", b"3"])
+    assert harness.batch(1).series == ["alone"]
+
+
 def test_when_a_message_came_is_told_with_what_it_brought(harness: Harness) -> None:
     """Times rise, and sizes are those of the batch after each message."""
     push = harness.peer(zmq.PUSH, "ingest pull")
