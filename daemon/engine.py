@@ -40,10 +40,11 @@ from .learning import Learning
 from .pace import Pace
 from .record import Damaged, Foreign
 from .settings import Limits, Settings
+from .sockets import EndpointError
 from .standings import standings
 from .store import Store
 from .succession import SHARE, Succession
-from .transport import EndpointError, Transport
+from .transport import Transport
 from .wire import encode_forecasts, encode_reply
 
 log = logging.getLogger("forecastd.engine")

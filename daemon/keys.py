@@ -48,7 +48,7 @@ def new(name: str, folder: Path) -> None:
     """
     if not _FILE.match(name):
         raise Misuse(f"{name!r} is no name for a key: letters, digits and . _ @ -, beginning with a letter or digit")
-    from .transport import new_pair
+    from .sockets import new_pair
 
     made, secret = new_pair()
     head = f'name = "{name}"\npublic = "{made}"\n'

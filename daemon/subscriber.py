@@ -11,7 +11,7 @@ import zmq
 from ..producers.key import Curve
 from .endpoint import Endpoint, parse, reachable
 from .errors import Misuse
-from .transport import PUBLISH_MESSAGES_MAX, open_socket
+from .sockets import PUBLISH_MESSAGES_MAX, open_socket
 
 #: A daemon did not let us in.
 BARRED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL

@@ -36,9 +36,9 @@ from .metrics import Surroundings
 from .routes import STREAM, Routes
 from .scoreboard import decode
 from .settings import Settings
+from .sockets import house_curve
 from .stream import Hub
 from .subscriber import Subscriber
-from .transport import house_curve
 from .view import View
 
 #: The engine reports once a second; this much later it is taken for dead or stuck, and what it said is shown no longer.

@@ -15,11 +15,10 @@ import pytest
 import zmq
 
 from forecastd.daemon.batch import Batch
-from forecastd.daemon.errors import Misuse
 from forecastd.daemon.ledger import PASSING
 from forecastd.daemon.settings import Limits, Settings
-from forecastd.daemon.subscriber import Subscriber
-from forecastd.daemon.transport import EndpointError, Transport
+from forecastd.daemon.sockets import EndpointError
+from forecastd.daemon.transport import Transport
 from forecastd.daemon.wire import Inbox
 
 from .patience import until
@@ -346,7 +345,7 @@ def test_nobody_more_is_let_in_than_there_is_room_for_and_those_inside_go_on(har
 @pytest.mark.parametrize("identity", [b"\0abcd", b"\0"])
 def test_a_name_that_zeromq_made_up_is_marked_as_good_for_a_connection(identity: bytes) -> None:
     """So that the ledger may forget it. One that a producer gave its socket is a name."""
-    from forecastd.daemon.transport import _name
+    from forecastd.daemon.ingest import _name
 
     assert _name(identity).startswith(PASSING)
     assert [_name(name) for name in (b"plc", b"\xff\0", b"")] == ["plc", "ff00", ""]
@@ -449,37 +448,6 @@ def test_a_descriptor_under_watch_ends_the_wait(harness: Harness) -> None:
     assert harness.transport.wait(60.0) == [reading]
     os.close(reading)
     os.close(writing)
-
-
-# ---- the subscriber of the other processes
-
-
-def test_the_subscriber_gets_what_it_asked_for(harness: Harness) -> None:
-    """In order, without waiting, and no more of what it no longer wants."""
-    publish = harness.transport.publish
-    subscriber = Subscriber(harness.address["publish"], "a")
-    try:
-        assert subscriber.receive() is None
-        until(lambda: (publish.listen(), publish.topic("a"))[1])
-        for n in range(3):
-            publish.send(b"a", b"%d" % n)
-            publish.send(b"b", b"%d" % n)
-        got: list[list[bytes]] = []
-        until(lambda: (subscriber.wait(0.01), got.extend(subscriber), len(got) == 3)[2])
-        assert got == [[b"a", b"0"], [b"a", b"1"], [b"a", b"2"]]
-        assert not subscriber.wait(0.0)
-        subscriber.subscribe(b"b")
-        subscriber.unsubscribe("a")
-        until(lambda: (publish.listen(), publish.prefixes == {b"b"})[1])
-        assert os.fstat(subscriber.fileno())
-    finally:
-        subscriber.close()
-
-
-def test_the_subscriber_says_what_is_wrong_with_an_endpoint() -> None:
-    """In one line, as a wrong usage."""
-    with pytest.raises(Misuse, match="write tcp://HOST:PORT"):
-        Subscriber("127.0.0.1:5556")
 
 
 #: A daemon too busy to receive, and a peer that floods it and goes.

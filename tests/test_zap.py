@@ -13,8 +13,9 @@ import zmq
 
 from forecastd.daemon.batch import Batch
 from forecastd.daemon.settings import Limits, Settings
+from forecastd.daemon.sockets import house_curve
 from forecastd.daemon.subscriber import Subscriber
-from forecastd.daemon.transport import Transport, house_curve
+from forecastd.daemon.transport import Transport
 from forecastd.daemon.wire import Inbox
 from forecastd.producers.key import Curve
 
