@@ -8,8 +8,9 @@ least as wide as a narrower one's (`in_order`). For each miss rate a, and for wh
 
 where g_a = (0.1 / a)^0.6, within 1 and 4. This is quantile tracking (Gibbs & Candès 2021; Angelopoulos, Candès &
 Tibshirani 2023) on the logarithm of the normalised residual, with steps that shrink (Angelopoulos, Barber & Bates
-2024). The balance b ← b + 0.005 (missed above - missed below), of the first level, within ±2, shares the misses out
-evenly. While l_a is inside its bounds, |mean(miss) - a| ≤ (max l_a - min l_a) / (η_a(T) T), whatever the data:
+2024). Where S± and the error are both 0, as in a flat series, nothing is learnt. The balance
+b ← b + 0.005 (missed above - missed below), of the first level, within ±2, shares the misses out evenly. While l_a is
+inside its bounds, |mean(miss) - a| ≤ (max l_a - min l_a) / (η_a(T) T), whatever the data, flat stretches left out:
 `docs/numerics.md`."""
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ BALANCE_STEP, BALANCE_BOUND = 0.005, 2.0
 #: Half-lives of the three means of |e|, short to long, and the share of the long one in σ.
 HALF_LIVES = (5.0, 50.0, 2300.0)
 LONG_SHARE = 0.02
-#: An error enters the two short means as at most this many times their own mean.
-SPIKE = 10.0
+#: An error enters the two short means as at most this many times their own mean, and the long one as so many of those.
+SPIKE, LONG_SPIKE = 10.0, 1_000.0
 MAXIMUM_FORGETTING = 0.999
 MAXIMUM_SHARE = 1.5
 
@@ -130,7 +131,9 @@ def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, 
     below, above = error[:, :, None] > width[:, :, 0], -error[:, :, None] > width[:, :, 1]
     step: Array = (below | above) - miss_rates
     step *= gain
-    step *= (made * (STEP + STEP_EXTRA * STEP_AGE / (STEP_AGE + state["residuals"])))[:, :, None]
+    # Where no error was expected and none came, nothing is said of how wide is wide enough.
+    told = made * ((error != 0.0) | (width[:, :, 0, 0] + width[:, :, 1, 0] > 0.0))
+    step *= (told * (STEP + STEP_EXTRA * STEP_AGE / (STEP_AGE + state["residuals"])))[:, :, None]
     log_quantile, balance = state["log_quantile"], state["balance"]
     log_quantile += step
     np.minimum(np.maximum(log_quantile, -BOUND, out=log_quantile), BOUND, out=log_quantile)
@@ -144,13 +147,13 @@ def _average(state: Mapping[str, Array], size: Array, made: Array) -> None:
     cap = means[:, :, 0] + means[:, :, 1]
     cap *= SPIKE * 0.5
     cap += means[:, :, 2]
+    cap[cap == 0.0] = np.inf
     youngest = int(count.min())
-    if youngest == 0:
-        cap[count == 0] = np.inf
     count += made.astype(np.int64)
     entering = np.empty_like(means)
-    entering[:, :, 2] = size
     entering[:, :, :2] = np.minimum(size, cap)[:, :, None]
+    cap *= LONG_SPIKE
+    np.minimum(size, cap, out=entering[:, :, 2])
     entering -= means
     if youngest > PLAIN_MEAN:
         entering *= RATES

@@ -89,11 +89,20 @@ def test_a_row_without_a_due_forecast_stays_as_it_is() -> None:
         assert (column[0] != fresh[name][0]).any()
 
 
-def test_one_huge_residual_widens_the_next_intervals_only_for_a_while() -> None:
-    errors = np.random.default_rng(5).normal(size=3000)
-    errors[1500] = 1e6
+@pytest.mark.parametrize("size", [1e6, 1e12])
+def test_one_huge_residual_widens_the_next_intervals_only_for_a_while(size: float) -> None:
+    errors = np.random.default_rng(5).normal(size=1700)
+    errors[1500] = size
     _, _, state = cover(errors)
     assert widths(state)[:, 0].max() < 10.0
+
+
+def test_a_series_that_was_flat_is_covered_soon_after_it_moves() -> None:
+    """Forecasts that were right to the bit do not make the intervals ever narrower, and the first errors are believed."""
+    moving = np.random.default_rng(6).normal(size=300)
+    inside, path, _ = cover(np.concatenate([np.zeros(1_500), moving]))
+    assert inside[:1_500].all() and (path[:1_500] == path[0]).all()
+    assert (inside[1_510:1_700].mean(axis=0) > LEVELS - 0.1).all()
 
 
 def test_published_intervals_are_nested_and_the_first_level_keeps_its_own() -> None:
