@@ -222,6 +222,8 @@ def cover(row: Row, error: float, widths: list[float], control: Control) -> None
     levels = len(control.rates)
     count = row.residuals[0]
     step = conformal.STEP + conformal.STEP_EXTRA * conformal.STEP_AGE / (conformal.STEP_AGE + count)
+    if not error and not widths[0] and not widths[levels]:
+        step = 0.0
     size, widths = abs(error), widths[levels:] if error < 0.0 else widths[:levels]
     row.log_quantile = moved = [
         at + step * gain * ((size > width) - rate)
@@ -233,11 +235,11 @@ def cover(row: Row, error: float, widths: list[float], control: Control) -> None
         balance = row.balance[0] + (conformal.BALANCE_STEP if error < 0.0 else -conformal.BALANCE_STEP)
         row.balance[0] = min(max(balance, -conformal.BALANCE_BOUND), conformal.BALANCE_BOUND)
     short, medium, long = row.residual_means
-    cap = (short + medium) * 0.5 * conformal.SPIKE + long if count else inf
+    cap = (short + medium) * 0.5 * conformal.SPIKE + long or inf
     plain = 1.0 / (count + 1)
     short += max(_SHORT, plain) * (min(size, cap) - short)
     medium += max(_MEDIUM, plain) * (min(size, cap) - medium)
-    long += max(_LONG, plain) * (size - long)
+    long += max(_LONG, plain) * (min(size, cap * conformal.LONG_SPIKE) - long)
     row.residual_means = [short, medium, long]
     row.residuals[0] = count + 1
     row.residual_max[0] = max(row.residual_max[0] * conformal.MAXIMUM_FORGETTING, size)

@@ -98,7 +98,7 @@ def test_one_huge_residual_widens_the_next_intervals_only_for_a_while(size: floa
 
 
 def test_a_series_that_was_flat_is_covered_soon_after_it_moves() -> None:
-    """Forecasts that were right to the bit do not make the intervals ever narrower, and the first errors are believed."""
+    """Forecasts that were right to the bit do not make intervals ever narrower, and the first errors are believed."""
     moving = np.random.default_rng(6).normal(size=300)
     inside, path, _ = cover(np.concatenate([np.zeros(1_500), moving]))
     assert inside[:1_500].all() and (path[:1_500] == path[0]).all()
