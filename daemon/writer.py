@@ -16,15 +16,15 @@ class Writer:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        work = {"commits": (journal.committable, journal.commit), "snapshots": (journal.writable, journal.write)}
+        work = {"commits": (journal.gather, journal.commit), "snapshots": (journal.wait, journal.write)}
         self._threads = [
             threading.Thread(target=self._run, args=pair, name=name, daemon=True) for name, pair in work.items()
         ]
         for thread in self._threads:
             thread.start()
 
-    def _run(self, ready: Callable[[], bool], work: Callable[[], bool]) -> None:
-        while self._journal.wait(RETRY_S, ready):
+    def _run(self, wait: Callable[[float], bool], work: Callable[[], bool]) -> None:
+        while wait(RETRY_S):
             try:
                 work()
             except Exception as error:

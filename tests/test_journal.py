@@ -78,14 +78,19 @@ class Rig:
         self.at_once: list[Reply] = []
 
     def step(
-        self, count: int = 1, copies: dict[int, Weights | None] | None = None, changes: Sequence[Change] = ()
+        self,
+        count: int = 1,
+        copies: dict[int, Weights | None] | None = None,
+        changes: Sequence[Change] = (),
+        replies: bool = True,
     ) -> None:
         for _ in range(count):
             batch, now = next(self.stream)
             effects = self.core.step(batch, now)
             effects.copies, effects.changes = copies or {}, list(changes)
             self.taken += 1
-            self.at_once += self.journal.append(batch, now, effects, [Reply(b"peer", ack=self.taken)])
+            told = [Reply(b"peer", ack=self.taken)] if replies else []
+            self.at_once += self.journal.append(batch, now, effects, told)
 
     def acks(self) -> list[int]:
         return [reply.ack for reply in self.journal.durable()]
@@ -379,6 +384,28 @@ def test_closing_waits_for_what_is_on_its_way(rig: Rig) -> None:
     assert writer.join(5.0)
     assert rig.acks() == list(range(1, 201))
     assert state(rig.recovered()) == state(rig.core)
+
+
+def test_what_nobody_waits_for_gathers_until_somebody_does(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 60.0)
+    fd, writer = rig.journal.fileno(), Writer(rig.journal)
+    for _ in range(50):
+        rig.step(replies=False)
+    rig.step()
+    assert select.select([fd], [], [], 10)[0] == [fd]
+    assert [one.steps for one in rig.disk.commits] == [51]
+    rig.step(replies=False)
+    rig.journal.close(10.0)
+    assert writer.join(5.0), "nothing more comes"
+    assert [one.steps for one in rig.disk.commits] == [51, 1]
+
+
+def test_what_nobody_waits_for_reaches_the_disk_soon(rig: Rig) -> None:
+    writer = Writer(rig.journal)
+    rig.step(replies=False)
+    until(lambda: bool(rig.disk.commits), module.RETRY_S)
+    rig.journal.close(5.0)
+    assert writer.join(5.0)
 
 
 def test_fault_32_a_slow_disk_makes_commits_larger_and_holds_up_nobody(
