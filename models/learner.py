@@ -28,11 +28,11 @@ READOUT = 2048
 HELD = 32
 #: How much worse than before a tuned copy may be on them, as a share: so few windows cannot tell less.
 TOLERANCE = 0.05
-#: After so many samples a copy must have gained this share of the shared model's loss, averaged over as many
-#: reports; if not, it is taken back, and the series rests for so many.
+#: After so many samples, and so many reports of what it gains, a copy must have gained this share of the shared model's
+#: loss, averaged over as many reports; if not, it is taken back, and the series rests for so many samples.
 TRIAL = 1024
+REPORTS = 16
 GAIN = 0.002
-GAIN_RATE = 1.0 / 16.0
 REST = 4 * TRIAL
 #: The share of the copies that may be on trial while other series wait for one.
 ON_TRIAL = 1.0 / 8.0
@@ -65,6 +65,8 @@ class Learner:
         self._given: dict[int, int] = {}
         self._resting: dict[int, int] = {}
         self._gains: dict[int, float] = {}
+        #: how often it was reported what the copy of a row gains
+        self._reports: dict[int, int] = {}
         #: whether a series waited for room when it was last asked who is due
         self._crowded = False
         self._tuner: Tuner | None = None
@@ -89,7 +91,8 @@ class Learner:
         for row, gain in gains.items():
             if row in self.copies:
                 before = self._gains.get(row, gain)
-                self._gains[row] = before + GAIN_RATE * (gain - before)
+                self._gains[row] = before + (gain - before) / REPORTS
+                self._reports[row] = self._reports.get(row, 0) + 1
 
     def due(self, asked: Iterable[int] = ()) -> list[int]:
         """The rows to be tuned now: those `asked` for, and those with `every` new samples, longest overdue first; of
@@ -135,10 +138,10 @@ class Learner:
         """The rows whose copies have not been worth having, and, while others wait for room, the one that gains least:
         they are taken back here, and rest for a while. So that copies go where they gain most, no more than a share of
         them is on trial at a time."""
-        tried = [row for row in self.copies if self._tuned[row] - self._given[row] >= TRIAL]
-        idle = [row for row in tried if self._gains.get(row, 0.0) < GAIN]
+        tried = [row for row in self.copies if self._tried(row)]
+        idle = [row for row in tried if self._gains[row] < GAIN]
         if not idle and tried and self._crowded and len(self.copies) - len(tried) < self.budget * ON_TRIAL:
-            idle = [min(tried, key=lambda row: self._gains.get(row, 0.0))]
+            idle = [min(tried, key=lambda row: self._gains[row])]
         for row in idle:
             self.drop(row)
         return idle
@@ -147,6 +150,7 @@ class Learner:
         """Take the copy of `row` back; the series rests."""
         if self.copies.pop(row, None) is not None:
             self._gains.pop(row, None)
+            self._reports.pop(row, None)
             self._given.pop(row)
             self._models.pop(row)
             self._resting[row] = self._tuned[row] + REST
@@ -157,6 +161,11 @@ class Learner:
 
             self._tuner = Tuner(self.anchor)
         return self._tuner
+
+    def _tried(self, row: int) -> bool:
+        # Of a fast series more samples than a trial may have been on their way when its copy was given: they tell
+        # nothing of it, the reports do.
+        return self._tuned[row] - self._given[row] >= TRIAL and self._reports.get(row, 0) >= REPORTS
 
     def _rests(self, row: int) -> int:
         return self._resting.get(row, 0)

@@ -44,6 +44,12 @@ def waves(series: int, n: int) -> Array:
     return np.stack([WAVES["sine"](seed).take(n)[1] for seed in range(series)], 1)
 
 
+def report(made: Learner, gains: dict[int, float]) -> None:
+    """As often as a trial asks for."""
+    for _ in range(learner.REPORTS):
+        made.hear(gains)
+
+
 def pupil(weights: Weights | None = None, copies: int = 8) -> Learner:
     made = Learner(GENERAL, every=64, copies=copies, series=16)
     if weights is not None:
@@ -102,7 +108,7 @@ def test_a_copy_that_gains_nothing_is_taken_back_and_its_series_rests(monkeypatc
     teach(made, values[:200])
     made.tune(made.due())
     teach(made, values[:300], 200)
-    made.hear({0: 0.0, 1: 0.1})
+    report(made, {0: 0.0, 1: 0.1})
     assert made.retired() == []
     made.tune(made.due())
     assert made.retired() == [0]
@@ -111,6 +117,25 @@ def test_a_copy_that_gains_nothing_is_taken_back_and_its_series_rests(monkeypatc
     assert made.due() == [1]
     teach(made, values[:650], 500)
     assert sorted(made.due()) == [0, 1]
+
+
+def test_a_copy_is_not_judged_before_it_has_served_however_many_samples_were_on_their_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learner, "TRIAL", 64)
+    made, values = pupil(GENERAL), waves(2, 400)
+    teach(made, values[:200])
+    made.tune(made.due())
+    teach(made, values, 200)
+    made.tune(made.due())
+    assert made.retired() == [], "nobody knows yet what it gains"
+    made.hear({0: 0.0, 1: 0.0})
+    assert made.retired() == [], "it has only just begun"
+    for _ in range(learner.REPORTS - 2):
+        made.hear({0: 0.03, 1: 0.0})
+        assert made.retired() == []
+    made.hear({0: 0.03, 1: 0.0})
+    assert made.retired() == [1]
 
 
 def test_where_series_wait_the_copy_that_gains_least_makes_room_but_for_few_at_a_time(
@@ -125,7 +150,7 @@ def test_where_series_wait_the_copy_that_gains_least_makes_room_but_for_few_at_a
     assert sorted(made.copies) == [0, 1, 2, 3]
     teach(made, values[:300], 200)
     made.tune(made.due())
-    made.hear({0: 0.3, 1: 0.1, 2: 0.2, 3: 0.4})
+    report(made, {0: 0.3, 1: 0.1, 2: 0.2, 3: 0.4})
     assert made.retired() == [1]
     made.tune(made.due())
     assert len(made.copies) == 4
