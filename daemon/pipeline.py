@@ -319,11 +319,13 @@ def _rounds(row: Index) -> Iterator[Index]:
     """The places of the samples that are taken (row ≥ 0), no row twice in a round, each row's in the order they
     came."""
     places = np.flatnonzero(row >= 0)
-    if len(places) <= 1:
+    taken = row[places]
+    if (taken[1:] > taken[:-1]).all():
+        # every row is new to the round, as it is where a producer sends them in their order
         if len(places):
             yield places
         return
-    order = places[np.argsort(row[places], kind="stable")]
+    order = places[np.argsort(taken, kind="stable")]
     first = np.flatnonzero(np.diff(row[order], prepend=-1))
     counts = np.diff(first, append=len(order))
     if counts.max() == 1:

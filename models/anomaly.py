@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import copysign, exp, isnan, log, log1p, nan
 from typing import NamedTuple
 
@@ -172,7 +172,9 @@ def _below(state: Mapping[str, Array], measures: Array, levels: Array, due: Arra
     logs[:few], logs[few:] = body.T, last.T
     logs += _STARTS
     quantiles = np.exp(logs)
-    of_size = np.maximum.accumulate(quantiles[:-1], axis=0, out=quantiles[:-1])
+    of_size = quantiles[:-1]
+    for before, after in pairwise(of_size):
+        np.maximum(before, after, out=after)
     width = of_size.copy()
     width[1:] -= of_size[:-1]
     share = measures[:, 0] - of_size

@@ -16,6 +16,7 @@ inside its bounds, |mean(miss) - a| ≤ (max l_a - min l_a) / (η_a(T) T), whate
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,8 +41,6 @@ MAXIMUM_SHARE = 1.5
 KNOWN = 20
 
 RATES = np.array([rate(h) for h in HALF_LIVES])
-#: After so many residuals no mean is a plain one any more.
-PLAIN_MEAN = int(1.0 / RATES[-1]) + 1
 
 
 def columns(horizon: int, levels: int) -> dict[str, Column]:
@@ -98,27 +97,23 @@ def half_widths(state: Mapping[str, Array], size: Array, s: Array, first: Array,
         size = np.where(new[:, :, None], s[:, None, None], size)
         limit[new] = np.inf
     balance = np.exp(state["balance"])
-    reach = np.empty(size.shape)
-    np.divide(size[:, :, 0], balance, out=reach[:, :, 0])
-    np.multiply(size[:, :, 1], balance, out=reach[:, :, 1])
+    reach = np.stack([size[:, :, 0] / balance, size[:, :, 1] * balance])
     # where the quantiles are in order, so are the widths
-    quantile = np.exp(in_order(state["log_quantile"] + first, places))
-    width: Array = quantile[:, :, None] * reach[:, :, :, None]
-    return np.minimum(width, limit[:, :, None, None], out=width)
+    quantile = np.stack([state["log_quantile"][:, :, k] + start for k, start in enumerate(first)])
+    width = np.exp(in_order(quantile, places)) * reach[:, None]
+    return np.moveaxis(np.minimum(width, limit, out=width), (0, 1), (2, 3))
 
 
 def in_order(quantiles: Array, places: Sequence[int]) -> Array:
-    """The `quantiles`, shape (n, H, L), such that a wider level has no smaller one. The first level keeps its own; a
-    wider one has at least the next narrower one's, a narrower one at most the next wider one's. `places` are those of
-    the levels, narrowest first."""
+    """The `quantiles`, shape (L, n, H), changed such that a wider level has no smaller one. The first level keeps its
+    own; a wider one has at least the next narrower one's, a narrower one at most the next wider one's. `places` are
+    those of the levels, narrowest first."""
     first = places.index(0)
-    ordered = quantiles[:, :, places]
-    wider, narrower = ordered[:, :, first:], ordered[:, :, first::-1]
-    wider[...] = np.maximum.accumulate(wider, axis=2)
-    narrower[...] = np.minimum.accumulate(narrower, axis=2)
-    published = np.empty_like(quantiles)
-    published[:, :, places] = ordered
-    return published
+    for before, wider in pairwise(places[first:]):
+        np.maximum(quantiles[wider], quantiles[before], out=quantiles[wider])
+    for before, narrower in pairwise(places[first::-1]):
+        np.minimum(quantiles[narrower], quantiles[before], out=quantiles[narrower])
+    return quantiles
 
 
 def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, miss_rates: Array, gain: Array) -> None:
@@ -148,18 +143,9 @@ def _average(state: Mapping[str, Array], size: Array, made: Array) -> None:
     cap *= SPIKE * 0.5
     cap += means[:, :, 2]
     cap[cap == 0.0] = np.inf
-    youngest = int(count.min())
     count += made.astype(np.int64)
-    entering = np.empty_like(means)
-    entering[:, :, :2] = np.minimum(size, cap)[:, :, None]
-    cap *= LONG_SPIKE
-    np.minimum(size, cap, out=entering[:, :, 2])
-    entering -= means
-    if youngest > PLAIN_MEAN:
-        entering *= RATES
-    else:
-        entering *= np.maximum(RATES, 1.0 / np.maximum(count, 1)[:, :, None])
-    entering *= made[:, :, None]
-    means += entering
+    plain, held = 1.0 / np.maximum(count, 1), np.minimum(size, cap)
+    for k, entering in enumerate((held, held, np.minimum(size, LONG_SPIKE * cap))):
+        means[:, :, k] += (entering - means[:, :, k]) * np.maximum(RATES[k], plain) * made
     largest *= 1.0 - (1.0 - MAXIMUM_FORGETTING) * made
     np.maximum(largest, size * made, out=largest)

@@ -5,7 +5,7 @@ mean until then. Errors are `y_pred - y`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,28 +35,21 @@ def update(state: Mapping[str, Array], error: Array, width: Array, made: Array, 
     `made`, shape (n, H, S), is 1 where a forecast was due, else 0; `miss_rates`, shape (L,), one minus each level.
     The interval score of level 1 - a is its width plus 2/a times the distance by which it was missed (Gneiting &
     Raftery 2007, eq. 43)."""
-    size = np.abs(error)
-    terms = np.empty((*error.shape, 3))
-    terms[..., 0] = size
-    np.multiply(error, error, out=terms[..., 1])
-    terms[..., 2] = error
-    _average(state["errors"], state["scored"], terms, made)
+    _average(state["errors"], state["scored"], (np.abs(error), error * error, error), made)
     blend = error[:, :, :1]
     below, above = width[:, :, 0], width[:, :, 1]
     missed = np.maximum(np.maximum(blend - below, -blend - above), 0.0)
-    terms = np.empty((*missed.shape, 3))
-    np.equal(missed, 0.0, out=terms[..., 0])
-    np.add(below, above, out=terms[..., 1])
-    terms[..., 2] = terms[..., 1] + missed * (2.0 / miss_rates)
+    reach = below + above
+    terms = (missed == 0.0, reach, reach + missed * (2.0 / miss_rates))
     _average(state["coverage"], state["covered"], terms, made[:, :, :1])
 
 
-def _average(means: Array, count: Array, terms: Array, made: Array) -> None:
-    """Move `means`, shape (n, H, j, 3), towards `terms`; `count` and `made` have shape (n, H, j)."""
+def _average(means: Array, count: Array, terms: Sequence[Array], made: Array) -> None:
+    """Move `means`, shape (n, H, j, 3), towards the three `terms`, each (n, H, j), as are `count` and `made`."""
     count += made.astype(np.int64)
-    terms -= means
-    terms *= (np.maximum(RATE, 1.0 / np.maximum(count, 1)) * made)[..., None]
-    means += terms
+    weight = np.maximum(RATE, 1.0 / np.maximum(count, 1)) * made
+    for k, term in enumerate(terms):
+        means[..., k] += weight * (term - means[..., k])
 
 
 def skill(errors: Array, naive: int = 1) -> Array:
