@@ -104,24 +104,20 @@ def evidence(x: Array) -> Evidence:
     lags = size // REPEATS + 1
     scales = min(SCALES, ((lags - 1) // SCALE_MAX).bit_length())
     pairs, pairs_off = _pairs(size, lags)
-    likeness, contrast, z = (np.zeros((n, scales, lags), np.float32) for _ in range(3))
-    c = _autocovariance(d)
+    # all scales together: their calls into NumPy would take longer than the numbers
+    c = _halved(_autocovariance(d), scales)
+    unit = c[:, :, :1] / size
+    unit[unit <= 0.0] = np.inf
+    likeness, off = (np.zeros((n, scales, lags), np.float32) for _ in range(2))
+    _gather(likeness, c, range(2, 2 * MULTIPLES + 1, 2))
+    _gather(off, c, range(1, 2 * MULTIPLES, 2))
+    likeness /= unit * pairs
+    off /= unit * pairs_off
+    z = likeness - np.maximum(off, 0.0)
+    z *= np.sqrt(pairs / _worth(c[:, :, : 2 * (lags // 6) + 1 : 2] / (unit * size), lags))
     for j in range(scales):
-        m = 1 << j
-        if j:
-            c = _coarser(c, m >> 1)
-        unit = c[:, :1] / size
-        unit[unit <= 0.0] = np.inf
-        on, off = likeness[:, j], contrast[:, j]
-        _gather(on, c, range(1, MULTIPLES + 1))
-        _gather(off, _doubled(c), range(1, 2 * MULTIPLES, 2))
-        on /= unit * pairs
-        off /= unit * pairs_off
-        first = SCALE_MAX * m if j else 2
-        chance = np.sqrt(pairs[first:] / _worth(c[:, : lags // 6 + 1] / (unit * size), m, lags)[:, first:])
-        np.multiply((on - np.maximum(off, 0.0))[:, first:], chance, out=z[:, j, first:])
-        np.subtract(on, off, out=off)
-    return Evidence(likeness, contrast, z, pairs)
+        z[:, j, : SCALE_MAX << j if j else 2] = 0.0
+    return Evidence(likeness, np.subtract(likeness, off, out=off), z, pairs)
 
 
 @lru_cache(maxsize=16)
@@ -162,6 +158,21 @@ def _autocovariance(d: Array) -> Array:
     return covariance
 
 
+def _halved(c: Array, scales: int) -> Array:
+    """The autocovariance at all scales and every half lag, shape (n, M, 2N - 1), out of that of the differences, (n,
+    N); between two lags it is their mean, and 0 beyond what a scale reaches."""
+    halves = np.zeros((len(c), scales, 2 * c.shape[1] - 1), c.dtype)
+    for j in range(scales):
+        if j:
+            c = _coarser(c, 1 << j >> 1)
+        stop = 2 * c.shape[1] - 1
+        halves[:, j, :stop:2] = c
+        between = halves[:, j, 1:stop:2]
+        np.add(c[:, 1:], c[:, :-1], out=between)
+        between *= 0.5
+    return halves
+
+
 def _coarser(c: Array, m: int) -> Array:
     """The autocovariance at scale 2m out of that at scale m, lags 0 … ; the last 2m lags are lost."""
     c = np.concatenate([c[:, 2 * m : 0 : -1], c], axis=1)
@@ -171,28 +182,21 @@ def _coarser(c: Array, m: int) -> Array:
     return c
 
 
-def _doubled(c: Array) -> Array:
-    """`c`, shape (n, N), with its values between the lags, shape (n, 2N - 1)."""
-    both = np.empty((len(c), 2 * c.shape[1] - 1), c.dtype)
-    both[:, ::2] = c
-    np.add(c[:, 1:], c[:, :-1], out=both[:, 1::2])
-    both[:, 1::2] *= 0.5
-    return both
-
-
 def _gather(out: Array, c: Array, multiples: range) -> None:
-    """Add to out[p] what `c` has at the multiples of p, where it reaches that far."""
+    """Add to out[..., p] what `c` has at the multiples of p, where it reaches that far."""
     for k in multiples:
-        part = c[:, : (out.shape[1] - 1) * k + 1 : k]
-        out[:, : part.shape[1]] += part
+        part = c[:, :, : (out.shape[2] - 1) * k + 1 : k]
+        out[:, :, : part.shape[2]] += part
 
 
-def _worth(rho: Array, m: int, lags: int) -> Array:
-    """e for each lag, shape (n, lags), from the correlations at the lags up to a sixth of them."""
-    e = np.cumsum(rho * rho, axis=1)
+def _worth(rho: Array, lags: int) -> Array:
+    """e for each lag, shape (n, M, lags), from the correlations at the lags up to a sixth of them."""
+    e = np.cumsum(rho * rho, axis=2)
     e *= 2.0 / WALK
     e -= 1.0 / WALK
-    return np.repeat(np.maximum(e, m, out=e), 6, axis=1)[:, :lags]
+    # no better than one in m, the scale
+    np.maximum(e, np.exp2(np.arange(e.shape[1], dtype=np.float32))[:, None], out=e)
+    return np.repeat(e, 6, axis=2)[:, :, :lags]
 
 
 def find(e: Evidence) -> tuple[Array, Index]:
