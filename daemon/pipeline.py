@@ -181,12 +181,12 @@ class Pipeline:
     def _in_time(self, batch: Batch, row: Index, places: Index, replies: list[Reply]) -> Index:
         """The places whose samples are later than the last of their series; the others are refused."""
         rows, time = row[places], batch.time[places]
-        last = self.series.arrays["time"][rows]
+        last = self.series["time"][rows]
         # neither holds for a time that was not given
         stale = time <= last
         if not stale.any():
             return places
-        stale &= self.series.arrays["timed"][rows]
+        stale &= self.series["timed"][rows]
         for reason, bad in (("duplicate", stale & (time == last)), ("late", stale & (time < last))):
             self.admission.refuse(batch, row, replies, places[bad], reason)
         return places[row[places] >= 0]

@@ -6,7 +6,7 @@ tear rows apart, since a step holds views of them."""
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,7 @@ class Row:
         self.late: list[Callable[[], None]] = []
         #: what was worked out ahead from the numbers; forgotten when they come from the table again
         self.memo: dict[str, Any] = {}
-        #: how many had asked for the table's arrays when the numbers came from there
+        #: how many had asked for all the arrays when the numbers came from there; -1 where the row was written to since
         self.writers = 0
         several = [name for name, column in columns.items() if column.shape]
         self._numbers = [name for name in columns if name not in several]
@@ -90,7 +90,8 @@ class Table:
     """Rows that only grow in number; capacity doubles, and where it is large takes a leap.
 
     A single row may be lent as plain numbers, which `settle` puts into the arrays; so does whoever reaches for those,
-    by whatever way. After `arrays` or `take`, which may write, a row is taken out of them anew when it is lent."""
+    by whatever way. Whoever may have written, after `arrays` into any row and after `take` into those that it took, a
+    row is taken out of them anew when it is lent."""
 
     def __init__(self, columns: Mapping[str, Column], capacity: int = 16) -> None:
         self.columns = dict(columns)
@@ -143,10 +144,10 @@ class Table:
 
     def take(self, rows: Rows) -> dict[str, Array]:
         """The columns of `rows`: views for a slice, copies for an index array (give those back with `put`)."""
-        if not isinstance(rows, slice):
-            return {name: array[rows] for name, array in self.arrays.items()}
         self.settle()
-        self._writers += 1
+        if not isinstance(rows, slice):
+            return {name: array[rows] for name, array in self._arrays.items()}
+        self._recall(range(rows.start, rows.stop))
         return self._view(rows)
 
     def _view(self, rows: slice) -> dict[str, Array]:
@@ -177,8 +178,19 @@ class Table:
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:
         """Store what `take(rows)` gave and the step has changed. Nothing to do for a slice: those were views."""
         if not isinstance(rows, slice):
+            self._recall(rows.tolist())
             for name, array in taken.items():
-                self.arrays[name][rows] = array
+                self._arrays[name][rows] = array
+
+    def _recall(self, numbers: Sequence[int]) -> None:
+        """Have these rows, which are about to be written to, taken out of the arrays anew when they are lent."""
+        self.settle()
+        if len(numbers) > len(self._rows):
+            self._writers += 1
+            return
+        for number in numbers:
+            if row := self._rows.get(number):
+                row.writers = -1
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecastd.models import table as table_module
-from forecastd.models.table import Column, Table
+from forecastd.models.table import Column, Rows, Table
 
 COLUMNS = {"a": Column(), "b": Column((2,), 7.0), "n": Column(dtype=np.int64)}
 
@@ -89,6 +89,20 @@ def test_what_is_written_into_the_arrays_is_in_the_row_when_it_is_lent_again() -
     table.arrays["a"][0] = 4.0
     assert table.lend(0).a == 4.0
     assert not table.lend(0).memo
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), np.array([2, 1])])
+def test_what_is_written_into_some_rows_leaves_the_others_lent(rows: Rows) -> None:
+    table = Table(MIXED)
+    table.append(4)
+    for number in range(4):
+        table.lend(number).memo["sum"] = 0.0
+        table.lend(number).pair = [1.0, 2.0]
+    taken = table.take(rows)
+    taken["pair"] += 1.0
+    table.put(rows, taken)
+    assert [table.lend(number).pair for number in range(4)] == [[1.0, 2.0], [2.0, 3.0], [2.0, 3.0], [1.0, 2.0]]
+    assert [bool(table.lend(number).memo) for number in range(4)] == [True, False, False, True]
 
 
 def test_who_reads_between_two_samples_takes_no_row_away() -> None:
