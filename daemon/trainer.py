@@ -49,8 +49,9 @@ log = logging.getLogger("forecastd.trainer")
 TICK_S = 1.0
 #: Rows tuned in one job: as many as cost a fraction of a second, so that what the engine says is heard in between.
 JOB_ROWS = 16
-#: Least priority that still gets some of a busy machine.
-NICE = 10
+#: Little priority while TensorFlow is loaded, five seconds of work that a busy machine must not make minutes of; the
+#: least once it is: who waits for a forecast must not wait for a slice of this process.
+NICE, NICE_LOADED = 10, 19
 #: Half of all memory: as if it had that much more than it has.
 OOM_SCORE = "500"
 
@@ -71,12 +72,15 @@ class Trainer:
         learner: Callable[[Weights, Learning], Learner] = learner_of,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
+        loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
         self.link = link
         self.parent = parent
         self.learner: Learner | None = None
         self._make, self._clock, self._cpu = learner, clock, cpu
+        #: called once, when the first job is done and so all is loaded
+        self._loaded: Callable[[], None] | None = loaded
         self._name = os.getpid()
         self._rested = False
         self._worked_at, self._used_s = clock(), cpu()
@@ -174,6 +178,9 @@ class Trainer:
         self._done(began)
 
     def _done(self, began: float) -> None:
+        if self._loaded is not None:
+            self._loaded()
+            self._loaded = None
         now, used_s = self._clock(), self._cpu()
         cpu_s, self._used_s = used_s - self._used_s, used_s
         self.quota.spend(cpu_s, now - self._worked_at, now)
@@ -205,6 +212,13 @@ def _go_first() -> None:
         pass
 
 
+def _stand_back() -> None:
+    """Take what is left of the processor, in slices that nobody else wants. Priorities are those of threads."""
+    for thread in os.listdir("/proc/self/task"):
+        os.setpriority(os.PRIO_PROCESS, int(thread), NICE_LOADED)
+        os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))
+
+
 def main(learner: Callable[[Weights, Learning], Learner] = learner_of) -> int:
     """The process: exit status 0 when its supervisor is gone, 1 on any error."""
     logging.basicConfig(level=logging.INFO, format="forecastd trainer: %(message)s")
@@ -218,7 +232,7 @@ def main(learner: Callable[[Weights, Learning], Learner] = learner_of) -> int:
     settings = msgspec.convert(hello["settings"], Settings)
     link = Link(hello["link"], bind=False)
     try:
-        Trainer(settings.learning, link, parent, learner).run()
+        Trainer(settings.learning, link, parent, learner, loaded=_stand_back).run()
     finally:
         link.close()
     return 0

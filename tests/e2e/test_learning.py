@@ -109,8 +109,10 @@ def test_a_daemon_tunes_copies_for_its_series_while_it_serves(tmp_path: Path) ->
         until(lambda: daemon.metric("forecastd_copies") == 2)
         assert daemon.metric("forecastd_finetune_duration_seconds_count") >= 1
         pids = daemon.children()
-        nice = {name: os.getpriority(os.PRIO_PROCESS, pid) for name, pid in pids.items()}
-        assert nice["trainer"] == min(nice["engine"] + 10, 19)
+        threads = [int(thread.name) for thread in Path(f"/proc/{pids['trainer']}/task").iterdir()]
+        assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {19}
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+        assert os.getpriority(os.PRIO_PROCESS, pids["engine"]) < 19
         assert "tensorflow" in Path(f"/proc/{pids['trainer']}/maps").read_text()
         assert "tensorflow" not in Path(f"/proc/{pids['engine']}/maps").read_text()
         assert daemon.metric('forecastd_process_up{process="trainer"}') == 1
