@@ -38,6 +38,7 @@ from .keeper import CannotOpen, Ephemeral, Keeper, Kept
 from .lanes import Reception
 from .learning import Learning
 from .pace import Pace
+from .portion import Portions, Share
 from .record import Damaged, Foreign
 from .settings import Limits, Settings
 from .sockets import EndpointError
@@ -53,6 +54,8 @@ log = logging.getLogger("forecastd.engine")
 TICK_S = 1.0
 #: A stream is quiet where the engine had nothing to do for so many seconds before a sample came.
 QUIET_S = 0.001
+#: So many samples cost less one after the other than together.
+FEW = 3
 #: The topic of events: no series is called so.
 EVENTS = "\0events"
 #: Events kept for the page.
@@ -77,6 +80,8 @@ class Engine:
         self.durations = Histogram()
         self.failures = 0
         self._rested_from = 0.0
+        # With more steps ahead a lone sample goes the way of many.
+        self._few = FEW if settings.horizon == 1 else 0
         self.stopping = False
         self.control: Control | None = None
         slots = len(keeper.champions)
@@ -158,13 +163,24 @@ class Engine:
         worked = bool(inbox)
         if worked:
             self.answer(inbox.told)
-            self.apply(inbox.take(), marks, inbox.pace)
+            self.advance(inbox.take(), marks)
         if inbox.lanes:
             dealt = inbox.deal()
             self.answer(dealt.told)
             self.apply(dealt.batch, dealt.marks, inbox.slow)
             return True
         return worked
+
+    def advance(self, batch: Batch, marks: list[tuple[float, int]]) -> None:
+        """Takes what went straight in through the pipeline: a few samples one by one, which costs less than together,
+        and the first forecast is out before the second sample is looked at."""
+        if not 1 < len(batch) <= self._few:
+            return self.apply(batch, marks, self.inbox.pace)
+        portions, known = Portions(batch), self.pipeline.rows
+        for place in range(len(batch)):
+            mark = next(mark for mark in marks if mark[1] > place)
+            self.apply(portions.take(Share(samples=1, rounds=1, new=1), known), [(mark[0], 1)], self.inbox.pace)
+        return None
 
     def apply(self, batch: Batch, marks: list[tuple[float, int]], pace: Pace) -> None:
         """Takes a batch through the pipeline and sends what comes out. `marks`: when its messages came, and where the

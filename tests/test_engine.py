@@ -286,6 +286,24 @@ def test_each_new_listener_is_sent_a_scoreboard_at_once(hand: Hand) -> None:
         hand.until(lambda listener=listener: listener.poll(0))
 
 
+@pytest.mark.parametrize("count, steps", [(1, [1]), (3, [1, 1, 1]), (4, [4])])
+def test_a_few_samples_that_come_together_are_taken_one_by_one(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, count: int, steps: list[int]
+) -> None:
+    """Each is answered, forecast and timed as its own; more go together."""
+    sizes: list[int] = []
+    step = hand.engine.pipeline.step
+    monkeypatch.setattr(
+        hand.engine.pipeline, "step", lambda batch, now: (sizes.append(len(batch)), step(batch, now))[1]
+    )
+    dealer, subscriber = hand.peers(zmq.DEALER, "ingest router"), hand.subscribed("s")
+    dealer.send_json([{"series": f"s{n}", "value": n, "seq": n + 1} for n in range(count)])
+    hand.until(lambda: dealer.poll(0) and dealer.recv_json() == {"ack": count})
+    assert sizes == steps
+    assert [subscriber.recv_multipart()[0] for _ in range(count)] == [b"s%d" % n for n in range(count)]
+    assert sum(hand.engine.durations.counts) == count
+
+
 def test_what_is_dealt_out_over_several_steps_is_timed_once_a_sample(hand: Hand) -> None:
     """Those of one message and those of the next, each from its own receipt."""
     hand.engine.inbox.slow.rounds = 10
