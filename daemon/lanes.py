@@ -27,7 +27,7 @@ from .wire import NOWHERE, Inbox, Origin
 #: Bytes of a message that is not taken in at once: some ten samples as JSON, 128 as columns.
 DEAR_BYTES = 1_024
 #: Bytes that wait in all lanes; with more, a sender has to keep to his share of them.
-WAITING_MAX = 32 << 20
+WAITING_MAX = 128 << 20
 #: Bytes a turn takes off the sockets to wait: each sender's next message is among the first.
 TURN_BYTES = 1 << 19
 #: Seconds a turn may spend on reading what waits.
