@@ -188,8 +188,6 @@ class Engine:
         watching = any(succession.watching for succession in self.successions)
         self.pipeline.learning = watching or self.learning is not None
         try:
-            if self.learning:
-                self.learning.swap()
             now, began = time.time(), time.perf_counter()
             effects = self.pipeline.step(batch, now)
             spent_s = time.perf_counter() - began

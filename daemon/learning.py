@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ..models.recurrent import Recurrent
@@ -41,8 +42,8 @@ from .scoreboard import Scoreboard
 
 log = logging.getLogger("forecastd.engine")
 
-#: Copies changed between two batches, about 0.1 ms each: the next sample waits no longer than that.
-SWAPS_MAX = 16
+#: Letters heard between two batches, each with a copy at most, which costs 0.2 ms: the next sample waits no longer.
+LETTERS_MAX = 2
 #: Samples of one series after which the trainer is worth starting.
 WORTH_SAMPLES = 64
 #: Events kept for the page, and the seconds after which the same news of the same series is told again.
@@ -77,7 +78,6 @@ class Learning:
         self._trainer = 0
         self._outgoing = Outgoing()
         self._working: list[int] = []
-        self._due: deque[tuple[int, Weights | None]] = deque()
         self._changed: dict[int, Weights | None] = {}
         self._news: list[dict[str, Any]] = []
         self._told: dict[int, tuple[str, float]] = {}
@@ -116,16 +116,6 @@ class Learning:
 
     # ---- around a step
 
-    def swap(self) -> None:
-        """Between two batches: give copies to the series that are to have one, or another one, or none."""
-        for _ in range(min(len(self._due), SWAPS_MAX)):
-            row, weights = self._due.popleft()
-            if weights is None:
-                self.pipeline.drop(row)
-            else:
-                self.pipeline.adopt(row, weights)
-            self._changed[row] = weights
-
     def note(self, effects: Effects) -> None:
         """Have what was changed before this step, and what happened, kept together with it."""
         if self._changed:
@@ -158,8 +148,8 @@ class Learning:
             self._send(Gains(gains))
 
     def hear(self) -> None:
-        """Take in what the trainer wrote."""
-        for frames in self._link or ():
+        """Between two batches: take in some of what the trainer wrote. The rest follows after the next."""
+        for frames in islice(self._link or (), LETTERS_MAX):
             try:
                 said, body = letter.decode(frames)
             except ValueError as error:
@@ -232,7 +222,7 @@ class Learning:
             self._result(said, body)
         elif isinstance(said, Dropped):
             for row in filter(self._known, said.rows):
-                self._due.append((row, None))
+                self._give(row, None)
                 self._tell(row, "dropped")
         elif isinstance(said, Challenger):
             self._challenged(said, body)
@@ -252,13 +242,21 @@ class Learning:
             self._working.remove(said.row)
         if outcome == "tuned":
             try:
-                self._due.append((said.row, copied.unpacked(b"".join(body), structure(copied.bare(self.shared)))))
+                self._give(said.row, copied.unpacked(b"".join(body), structure(copied.bare(self.shared))))
             except copied.Nonfinite:
                 outcome = "nonfinite"
             except ValueError as error:
                 log.warning("the trainer sent no weights: %s", error)
                 outcome = "failed"
         self._tell(said.row, outcome, before=said.before, after=said.after, cause=said.cause)
+
+    def _give(self, row: int, weights: Weights | None) -> None:
+        """A copy, or another one, or none. The step that comes next keeps it: until then it has forecast nothing."""
+        if weights is None:
+            self.pipeline.drop(row)
+        else:
+            self.pipeline.adopt(row, weights)
+        self._changed[row] = weights
 
     def _challenged(self, said: Challenger, body: list[bytes]) -> None:
         try:

@@ -12,7 +12,7 @@ from forecastd.tests.feed import model
 if TYPE_CHECKING:
     from forecastd.tests.sim.world import World
 
-#: How often something changes before a batch, and how often it is that a copy goes.
+#: How often something changes after a batch, and how often it is that a copy goes.
 CHANCE, GONE = 0.2, 0.3
 COPIES = tuple(model(seed, units=6).weights for seed in range(10, 16))
 
@@ -27,7 +27,13 @@ class Tutor:
         self.pipeline = pipeline
         self._changed: dict[int, Weights | None] = {}
 
-    def swap(self) -> None:
+    def note(self, effects: Effects) -> None:
+        effects.copies, self._changed = self._changed, {}
+        self.world.history[-1].copies.update(effects.copies)
+        self.world.seen["copies"] += len(effects.copies)
+
+    def take(self, effects: Effects) -> None:
+        """It knows without being taught; what it knows changes between this step and the next, or before a crash."""
         random, rows = self.world.random, len(self.pipeline.names)
         if rows and random.random() < CHANCE:
             gone = random.random() < GONE
@@ -35,14 +41,6 @@ class Tutor:
             changed = {int(random.integers(0, rows)): weights}
             change(self.pipeline, changed)
             self._changed |= changed
-
-    def note(self, effects: Effects) -> None:
-        effects.copies, self._changed = self._changed, {}
-        self.world.history[-1].copies.update(effects.copies)
-        self.world.seen["copies"] += len(effects.copies)
-
-    def take(self, effects: Effects) -> None:
-        """It knows without being taught."""
 
     def tick(self) -> None:
         """Time means nothing to it."""
