@@ -49,6 +49,8 @@ log = logging.getLogger("forecastd.trainer")
 TICK_S = 1.0
 #: Rows tuned in one job: as many as cost a fraction of a second, so that what the engine says is heard in between.
 JOB_ROWS = 16
+#: Seconds between two copies that are sent: sixteen in a row keep the engine and its disk busy while samples wait.
+PAUSE_S = 0.005
 #: Little priority while TensorFlow is loaded, five seconds of work that a busy machine must not make minutes of; the
 #: least once it is: who waits for a forecast must not wait for a slice of this process.
 NICE, NICE_LOADED = 10, 19
@@ -163,7 +165,11 @@ class Trainer:
         for tune in self.learner.tune(due):
             cause = self.agenda.done(tune.row, began)
             told = Told(tune.row, tune.outcome, _known(tune.before), _known(tune.after), cause)
-            self._say(told, *([copied.packed(copied.bare(tune.weights))] if tune.weights else []))
+            if tune.weights is None:
+                self._say(told)
+            else:
+                self._say(told, copied.packed(copied.bare(tune.weights)))
+                time.sleep(PAUSE_S)
         self._done(began)
 
     def _challenge(self, began: float) -> None:
