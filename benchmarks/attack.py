@@ -131,10 +131,10 @@ class Bystander:
         self.context.destroy(0)
 
 
-def besieged(what: str, seconds: float, rounds: int) -> list[list[str]]:
-    """The rows of one attack."""
+def besieged(what: str, seconds: float, rounds: int, most: float) -> list[list[str]]:
+    """The rows of one attack, at `most` messages a second (0: as they go)."""
     waits: dict[str, list[float]] = {way: [] for way in WAYS}
-    rate = RATE.get(what, 0.0)
+    rate = most
     with tempfile.TemporaryDirectory() as folder, launched(folder) as (ingest, publish), helper("sink") as drain:
         assert drain.stdout
         nowhere = drain.stdout.readline().strip()
@@ -150,7 +150,7 @@ def besieged(what: str, seconds: float, rounds: int) -> list[list[str]]:
                     waits[way] += bystander.waits(seconds)
                     rate = int(attacker.stdout.readline()) / (seconds + 0.5)
                 bystander.settle()
-            told, rate = rate, RATE.get(what, 0.0)
+            told, rate = rate, most
         bystander.close()
     p50, p99 = ({way: float(np.quantile(waits[way], q)) for way in WAYS} for q in (0.5, 0.99))
     figures = [f"{p50[way] * 1e3:.2f} / {p99[way] * 1e3:.1f} / {max(waits[way]) * 1e3:.0f}" for way in WAYS]
@@ -161,12 +161,13 @@ def besieged(what: str, seconds: float, rounds: int) -> list[list[str]]:
 @click.option("--only", multiple=True, type=click.Choice(WHAT), help="One attack; may be repeated.")
 @click.option("--seconds", default=4.0, show_default=True, help="Seconds of each way.")
 @click.option("--rounds", default=3, show_default=True, help="How often each comes, in turns.")
+@click.option("--rate", default=0.0, help="Messages a second at most; as many as go if not said.")
 @click.pass_context
-def main(context: click.Context, only: tuple[str, ...], seconds: float, rounds: int) -> None:
+def main(context: click.Context, only: tuple[str, ...], seconds: float, rounds: int, rate: float) -> None:
     """What a bystander's forecasts take, in ms: median / 99th percentile / longest."""
     if context.invoked_subcommand:
         return
-    rows = [row for what in only or WHAT for row in besieged(what, seconds, rounds)]
+    rows = [row for what in only or WHAT for row in besieged(what, seconds, rounds, rate or RATE.get(what, 0.0))]
     click.echo(machine() + "\n")
     click.echo(table(["attack", "messages/s", *WAYS, "p99, attack/control"], rows))
 
