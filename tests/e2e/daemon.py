@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,7 +88,11 @@ class Daemon:
     def children(self) -> dict[str, int]:
         """The process ids by name."""
         pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids}
+        names = {}
+        for pid in pids:
+            # one may have ended since they were listed
+            with suppress(FileNotFoundError, ProcessLookupError):
+                names[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return {line[2].decode().rpartition(".")[2]: int(pid) for pid, line in names.items() if len(line) > 2}
 
     def log(self) -> str:
