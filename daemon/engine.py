@@ -82,7 +82,7 @@ class Engine:
         self._rested_from = 0.0
         # With more steps ahead a lone sample goes the way of many.
         self._few = FEW if settings.horizon == 1 else 0
-        self.stopping = False
+        self.stopping = self._copying = False
         self.control: Control | None = None
         slots = len(keeper.champions)
         self.successions = [
@@ -104,7 +104,8 @@ class Engine:
         """Start, loop, drain."""
         self.parent.report(ready=True, beat=time.monotonic())
         while not self.stopping:
-            ready = self.transport.wait(0.0 if self.inbox.lanes else self._tick_at - time.monotonic())
+            busy = self.inbox.lanes or self._copying
+            ready = self.transport.wait(0.0 if busy else self._tick_at - time.monotonic())
             self.turn(ready)
             self.hear(ready)
             self.tick()
@@ -314,7 +315,7 @@ class Engine:
     def tick(self) -> None:
         """Once a second: a heartbeat, the scoreboard, and the connections that spoke no ZeroMQ. A snapshot when it is
         time for one."""
-        self.keeper.turn()
+        self._copying = self.keeper.turn()
         now = time.monotonic()
         due = now >= self._tick_at
         if any(succession.turn(time.time(), self.keeper.step + 1, due) for succession in self.successions):

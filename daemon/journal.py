@@ -238,7 +238,7 @@ class Journal:
             return worth and since > self._copying_s / SNAPSHOT_SHARE
 
     def keep(self, state: State) -> None:
-        """Have `state`, the pipeline's after the last step appended, written as a snapshot."""
+        """Have `state`, the pipeline's after the last step appended, written as a snapshot once it is whole."""
         with self._change:
             self._copy = state
             # it may reach the disk before the steps that wait, should they be let go of before it is written
@@ -247,6 +247,12 @@ class Journal:
             self._copied |= {row: weights for row, (_, weights) in self._owed.items()}
             self._copied_at = self._clock()
             self._spent_s, self._spent_bytes = 0.0, 0
+            self._notify()
+
+    def whole(self) -> None:
+        """Take in that the state given to `keep` has been copied to its end."""
+        with self._change:
+            self._copied_at = self._clock()
             self._notify()
 
     def told(self) -> dict[str, float]:
@@ -396,7 +402,7 @@ class Journal:
         """A snapshot may be ahead of the journal only where that has holes: so the older one and the journal lead
         to it.
         """
-        if self.failure or self._copy is None:
+        if self.failure or self._copy is None or not self._copy.whole:
             return False
         first = (self._group or self._waiting)[:1]
         return self._lost is not None or not first or first[0].entry.step > self._copy.step

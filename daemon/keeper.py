@@ -26,6 +26,7 @@ from .pipeline import Pipeline
 from .record import Damaged, Foreign
 from .recovery import Recovery, recover
 from .settings import Settings
+from .snapshot import State
 from .store import Locked, Store
 from .writer import Writer
 
@@ -67,8 +68,9 @@ class Ephemeral:
     def durable(self) -> list[Reply]:
         return []
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
         """Nothing to do: nothing is kept."""
+        return False
 
     def told(self) -> dict[str, float]:
         return {}
@@ -111,6 +113,8 @@ class Keeper:
             clock=clock,
             owed=owed,
         )
+        #: what is being copied for a snapshot
+        self._state: State | None = None
         self._journal.figures.damaged = len(found.reports)
         self._journal.fileno()
         self._writer = writer(self._journal)
@@ -189,10 +193,18 @@ class Keeper:
         """What may be said now, the disk having what it depends on. Failed when the disk failed."""
         return self._journal.durable()
 
-    def turn(self) -> None:
-        """Copy the state for a snapshot, if it is time: call it when nobody waits for a forecast."""
-        if self._journal.due():
-            self._journal.keep(snapshot.capture(self.pipeline, self._journal.step))
+    def turn(self) -> bool:
+        """Copy a piece of the state for a snapshot, if it is time for one: call it when nobody waits for a forecast.
+        Whether there is more to copy."""
+        if self._state is not None:
+            self._state.advance()
+        elif self._journal.due():
+            self._state = snapshot.freeze(self.pipeline, self._journal.step)
+            self._journal.keep(self._state)
+        if self._state is not None and self._state.whole:
+            self._state = None
+            self._journal.whole()
+        return self._state is not None
 
     def told(self) -> dict[str, float]:
         """The journal's figures, as counters of the scoreboard."""
@@ -200,6 +212,8 @@ class Keeper:
 
     def close(self) -> list[Reply]:
         """Have what is waiting written, for `CLOSE_S` at most; returns what may be said at the very end."""
+        while self._state is not None:
+            self.turn()
         self._journal.close(CLOSE_S)
         replies = self._journal.durable()
         if self._writer.join(0.1):
@@ -221,7 +235,7 @@ class Kept(Protocol):
     def lose(self) -> None: ...
     def fileno(self) -> int | None: ...
     def durable(self) -> list[Reply]: ...
-    def turn(self) -> None: ...
+    def turn(self) -> bool: ...
     def told(self) -> dict[str, float]: ...
     def close(self) -> list[Reply]: ...
 

@@ -282,13 +282,14 @@ class Pipeline:
         """Stand the forecasts in for a few missed steps; after more of them the windows start anew. Invented values
         are never scored."""
         bridged = missed <= self.settings.limits.bridge_steps
-        self.forecaster.restart(row[~bridged], missed[~bridged])
+        if not bridged.all():
+            self.forecaster.restart(row[~bridged], missed[~bridged])
         for number in range(int(missed[bridged].max(initial=0))):
             rows = row[bridged & (missed > number)]
-            forecast = self.series.arrays["forecast"][rows, 0]
-            value = np.where(np.isnan(forecast), self.forecaster.table.arrays["last"][rows], forecast)
+            forecast = self.series["forecast"][rows, 0]
+            value = np.where(np.isnan(forecast), self.forecaster.table["last"][rows], forecast)
             outlook = self.forecaster.step(rows, value, bridging=True)
-            self.series.arrays["forecast"][rows] = outlook.mean
+            self.series.put(rows, {"forecast": outlook.mean})
 
 
 def _columns(horizon: int, levels: int) -> dict[str, Column]:

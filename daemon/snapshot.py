@@ -1,8 +1,8 @@
 """A pipeline's whole state at one moment, as a value and as bytes.
 
-`capture` copies it between two steps, so that it can be written while the pipeline goes on; `restore` puts it into a
-new pipeline. The bytes are a header (msgpack) and the columns of the tables, each with a checksum. Nothing in them is
-ever run.
+`freeze` holds it fast between two steps, to be copied in pieces and written while the pipeline goes on; `restore` puts
+it into a new pipeline. The bytes are a header (msgpack) and the columns of the tables, each with a checksum. Nothing in
+them is ever run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from ..models import blend, conformal, dispersion, score
+from ..models.frozen import Frozen
 from ..models.table import Array, Table
 from .ledger import Account
 from .pipeline import Pipeline
@@ -36,8 +37,8 @@ PIECE = 1 << 20
 class State:
     """All that a pipeline is after its step number `step`.
 
-    `tables` holds the columns of each table by name, shape (rows, ...); `experts` are the names of the experts in the
-    order of the columns' last axis.
+    `tables` holds the columns of each table by name, shape (rows, ...), which are there when the state is `whole`;
+    `experts` are the names of the experts in the order of the columns' last axis.
     """
 
     step: int
@@ -49,6 +50,17 @@ class State:
     counters: dict[str, int]
     tables: dict[str, dict[str, Array]]
     brought: dict[str, int] = field(default_factory=dict)
+    frozen: list[Frozen] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all has been copied."""
+        return all(table.whole for table in self.frozen)
+
+    def advance(self) -> None:
+        """Copy the next piece of each table, where some are left."""
+        for table in self.frozen:
+            table.advance()
 
 
 class _Header(msgspec.Struct):
@@ -67,7 +79,17 @@ class _Header(msgspec.Struct):
 
 def capture(pipeline: Pipeline, step: int) -> State:
     """A copy of the pipeline's state after `step` steps: nothing in it changes when the pipeline goes on."""
+    state = freeze(pipeline, step)
+    while not state.whole:
+        state.advance()
+    return state
+
+
+def freeze(pipeline: Pipeline, step: int) -> State:
+    """The pipeline's state after `step` steps, which does not change when the pipeline goes on: it is whole when it has
+    been told often enough to `advance`."""
     pipeline.finish()
+    frozen = {name: table.freeze() for name, table in _tables(pipeline).items()}
     ledger = pipeline.admission.ledger
     return State(
         step=step,
@@ -80,10 +102,8 @@ def capture(pipeline: Pipeline, step: int) -> State:
         refused=dict(pipeline.admission.refused),
         brought=dict(pipeline.admission.brought),
         counters={name: getattr(pipeline, name) for name in _COUNTERS},
-        tables={
-            name: {column: table[column].copy() for column in table.columns}
-            for name, table in _tables(pipeline).items()
-        },
+        tables={name: table.columns for name, table in frozen.items()},
+        frozen=list(frozen.values()),
     )
 
 

@@ -112,19 +112,21 @@ class Forecaster:
         """Rows for `count` new series."""
         self.finish()
         rows = self.table.append(count)
-        self.table.arrays["row"][rows] = np.arange(rows.start, rows.stop)
+        self.table.take(rows)["row"][...] = np.arange(rows.start, rows.stop)
         self.scores.append(count)
         return rows
 
     def restart(self, rows: Rows, missed: Array | None = None) -> None:
         """Fill the windows of `rows` anew: what came before lies too far back to lead up to what comes. What was
         learnt stays. `missed`, shape (n,), says how many samples never came, so that a season goes on in step."""
+        state = self.table.take(rows)
         for name in ("fresh", "bridged", "due_made"):
-            self.table.arrays[name][rows] = 0
-        if missed is not None and not isinstance(rows, slice):
+            state[name][...] = 0
+        if missed is not None:
             for expert in self.experts:
                 if isinstance(expert, Seasonal):
-                    expert.skip(self.table.arrays, rows, missed)
+                    expert.skip(state, missed)
+        self.table.put(rows, state)
 
     def step(self, rows: Rows, x: Array, bridging: bool = False) -> Outlook:
         """Take in one sample a row. `x`, shape (n,), float64, finite; no row twice.

@@ -114,15 +114,14 @@ class Seasonal:
         return _forecast_one(row)
 
     @staticmethod
-    def skip(arrays: Mapping[str, Array], rows: Index, missed: Array) -> None:
-        """Pass over `missed` samples, shape (n,), of `rows` that never came: the season goes on where it would be.
-        `arrays` are whole columns.
-        """
-        for row, gap in zip(rows.tolist(), missed.tolist(), strict=True):
-            start = int(arrays["season_clock"][row]) + 1
-            arrays["history"][row, (start + np.arange(min(gap, HISTORY))) & (HISTORY - 1)] = np.nan
-            arrays["season_clock"][row] += gap
-            arrays["season_terms"][row] = np.nan
+    def skip(state: Mapping[str, Array], missed: Array) -> None:
+        """Pass over `missed` samples, shape (n,), of the n rows that never came: the season goes on where it would
+        be."""
+        for row, gap in enumerate(missed.tolist()):
+            start = int(state["season_clock"][row]) + 1
+            state["history"][row, (start + np.arange(min(gap, HISTORY))) & (HISTORY - 1)] = np.nan
+            state["season_clock"][row] += gap
+            state["season_terms"][row] = np.nan
 
     def _look(self, state: Mapping[str, Array], rows: Index) -> None:
         rows = rows[state["season_clock"][rows] >= season.SAMPLES_MIN]

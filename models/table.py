@@ -6,11 +6,13 @@ tear rows apart, since a step holds views of them."""
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .frozen import Frozen
 
 Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
@@ -102,12 +104,14 @@ class Table:
         self._rows: dict[int, Row] = {}
         self._lent: dict[int, Row] = {}
         self._writers = 0
+        self._frozen: Frozen | None = None
 
     @property
     def arrays(self) -> dict[str, Array]:
         """The columns, each with room for `capacity` rows."""
         self.settle()
         self._writers += 1
+        self._keep(slice(0, self.length))
         return self._arrays
 
     def __getitem__(self, name: str) -> Array:
@@ -131,7 +135,8 @@ class Table:
             self._views.clear()
             self._rows.clear()
             self.capacity = max(2 * self.capacity, RESERVED if self.capacity >= SMALL else 0)
-            for name, array in self.arrays.items():
+            self.settle()
+            for name, array in self._arrays.items():
                 self._arrays[name] = grown = _room((self.capacity, *array.shape[1:]), array.dtype)
                 grown[:start] = array[:start]
         self.reset(slice(start, self.length))
@@ -139,15 +144,16 @@ class Table:
 
     def reset(self, rows: Rows) -> None:
         """Make `rows` as new."""
+        self._recall(rows)
         for name, column in self.columns.items():
-            self.arrays[name][rows] = column.initial
+            self._arrays[name][rows] = column.initial
 
     def take(self, rows: Rows) -> dict[str, Array]:
         """The columns of `rows`: views for a slice, copies for an index array (give those back with `put`)."""
         self.settle()
         if not isinstance(rows, slice):
             return {name: array[rows] for name, array in self._arrays.items()}
-        self._recall(range(rows.start, rows.stop))
+        self._recall(rows)
         return self._view(rows)
 
     def _view(self, rows: slice) -> dict[str, Array]:
@@ -171,6 +177,8 @@ class Table:
             row = self._rows[number] = Row(self._view(slice(number, number + 1)), self.columns)
         elif row.writers != self._writers:
             row.load()
+        if self._frozen is not None:
+            self._keep(slice(number, number + 1))
         row.writers = self._writers
         self._lent[number] = row
         return row
@@ -178,13 +186,30 @@ class Table:
     def put(self, rows: Rows, taken: Mapping[str, Array]) -> None:
         """Store what `take(rows)` gave and the step has changed. Nothing to do for a slice: those were views."""
         if not isinstance(rows, slice):
-            self._recall(rows.tolist())
+            self._recall(rows)
             for name, array in taken.items():
                 self._arrays[name][rows] = array
 
-    def _recall(self, numbers: Sequence[int]) -> None:
+    def freeze(self) -> Frozen:
+        """The table as it is now, for whoever copies it to its end. One at a time: another one has the last copied at
+        once."""
+        self.settle()
+        self._keep(slice(0, self.length))
+        self._frozen = Frozen(self._arrays, self.length)
+        return self._frozen
+
+    def _keep(self, rows: Rows) -> None:
+        """Have these rows, which are about to be written to, copied where the table was frozen."""
+        if self._frozen is not None:
+            self._frozen.keep(rows)
+            if self._frozen.whole:
+                self._frozen = None
+
+    def _recall(self, rows: Rows) -> None:
         """Have these rows, which are about to be written to, taken out of the arrays anew when they are lent."""
         self.settle()
+        self._keep(rows)
+        numbers = range(rows.start, rows.stop) if isinstance(rows, slice) else rows.tolist()
         if len(numbers) > len(self._rows):
             self._writers += 1
             return

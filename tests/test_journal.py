@@ -22,7 +22,7 @@ from forecastd.daemon.journal import Journal
 from forecastd.daemon.lineage import Change, Lineage
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.recovery import recover
-from forecastd.daemon.snapshot import capture, shaping
+from forecastd.daemon.snapshot import capture, freeze, shaping
 from forecastd.daemon.store import Store
 from forecastd.daemon.writer import Writer
 from forecastd.models.weights import Weights, digest
@@ -347,6 +347,22 @@ def test_a_snapshot_waits_for_the_commits_it_contains(rig: Rig) -> None:
     assert not rig.journal.writable()
     rig.journal.commit()
     assert rig.journal.write()
+
+
+def test_a_snapshot_waits_until_it_has_been_copied(rig: Rig) -> None:
+    rig.step(3)
+    kept = freeze(rig.core, 3)
+    rig.journal.keep(kept)
+    rig.journal.commit()
+    assert not kept.whole and not rig.journal.writable()
+    rig.step(3)
+    while not kept.whole:
+        kept.advance()
+    rig.journal.whole()
+    assert rig.journal.write()
+    assert rig.store.snapshots() == [3]
+    rig.journal.commit()
+    assert state(rig.recovered()) == state(rig.core)
 
 
 def test_journal_before_the_snapshot_but_one_is_forgotten_when_it_is_too_old(tmp_path: Path) -> None:

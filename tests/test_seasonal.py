@@ -127,7 +127,7 @@ def test_after_a_gap_the_season_goes_on_where_it_would_be() -> None:
     values = day(1200, 24)
     rows = Rows(period=24.0)
     rows.feed(values[:600])
-    Seasonal.skip(rows.table.arrays, np.array([0]), np.array([37]))
+    Seasonal.skip(rows.table.take(slice(0, 1)), np.array([37]))
     after = rows.feed(values[637:900])
     error = np.abs(after[:-1, 0, 0] - values[638:900])
     assert np.isfinite(error).all()
@@ -137,7 +137,7 @@ def test_after_a_gap_the_season_goes_on_where_it_would_be() -> None:
 def test_a_gap_longer_than_the_memory_leaves_nothing_to_repeat() -> None:
     rows = Rows(period=24.0)
     rows.feed(day(100, 24))
-    Seasonal.skip(rows.table.arrays, np.array([0]), np.array([5000]))
+    Seasonal.skip(rows.table.take(slice(0, 1)), np.array([5000]))
     assert np.isnan(rows.step(1.0)).all()
     assert np.isfinite(rows.feed(day(30, 24))[-1]).all()
 

@@ -13,7 +13,8 @@ from forecastd.daemon.batch import Batch, Parcel
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.record import Damaged, Foreign
 from forecastd.daemon.settings import Limits, Settings
-from forecastd.daemon.snapshot import capture, decode, encode, restore
+from forecastd.daemon.snapshot import capture, decode, encode, freeze, restore
+from forecastd.models import frozen
 from forecastd.tests.feed import live, model, settings, state, steps
 
 
@@ -52,6 +53,20 @@ def test_a_snapshot_does_not_change_when_the_pipeline_goes_on() -> None:
     kept = capture(core, 30)
     before = b"".join(map(bytes, encode(kept)))
     live(core, steps(60, first=30))
+    assert b"".join(map(bytes, encode(kept))) == before
+
+
+def test_a_snapshot_copied_in_pieces_is_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "PIECE", 1)
+    core = live(pipeline(), steps(30))
+    before = written(core, 30)
+    kept = freeze(core, 30)
+    late = 0
+    for batch, now in steps(60, first=30):
+        core.step(batch, now)
+        late += not kept.whole
+        kept.advance()
+    assert late > 1 and kept.whole
     assert b"".join(map(bytes, encode(kept))) == before
 
 

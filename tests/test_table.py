@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from forecastd.models import frozen
 from forecastd.models import table as table_module
 from forecastd.models.table import Column, Rows, Table
 
@@ -103,6 +106,53 @@ def test_what_is_written_into_some_rows_leaves_the_others_lent(rows: Rows) -> No
     table.put(rows, taken)
     assert [table.lend(number).pair for number in range(4)] == [[1.0, 2.0], [2.0, 3.0], [2.0, 3.0], [1.0, 2.0]]
     assert [bool(table.lend(number).memo) for number in range(4)] == [True, False, False, True]
+
+
+def test_a_frozen_table_stays_as_it_was_whatever_way_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "PIECE", 3)
+    random = np.random.default_rng(0)
+    table = Table(MIXED, capacity=4)
+    table.append(4)
+    finished = 0
+    for _ in range(300):
+        kept = table.freeze()
+        before = {name: table[name].copy() for name in MIXED}
+        for _ in range(int(random.integers(0, 12))):
+            rows: Rows = np.unique(random.integers(0, table.length, 3))
+            match int(random.integers(0, 6)):
+                case 0:
+                    row = table.lend(int(rows[0]))
+                    row.a, row.pair = random.random(), [1.0, random.random()]
+                    row.late.append(partial(row.whole.fill, random.random()))
+                case 1:
+                    rows = slice(int(rows[0]), int(rows[-1]) + 1)
+                    table.take(rows)["n"][...] = random.integers(9)
+                case 2:
+                    table.put(rows, {"a": random.random(len(rows)), "whole": random.random((len(rows), 3))})
+                case 3:
+                    table.reset(rows)
+                case 4 if table.length < 40:
+                    table.append(2)
+                case _:
+                    kept.advance()
+        finished += kept.whole
+        while not kept.whole:
+            kept.advance()
+        for name, column in before.items():
+            np.testing.assert_array_equal(kept.columns[name], column, err_msg=name)
+        table.arrays["a"][...] = random.random()
+    assert 10 < finished < 290
+
+
+def test_a_frozen_table_is_copied_before_all_of_it_is_written_to() -> None:
+    table = Table(MIXED)
+    table.append(3)
+    kept = table.freeze()
+    table.arrays["a"][...] = 1.0
+    again = table.freeze()
+    assert kept.whole and not kept.columns["a"].any()
+    table.freeze()
+    assert again.whole, "another one has the last copied"
 
 
 def test_who_reads_between_two_samples_takes_no_row_away() -> None:

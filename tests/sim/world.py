@@ -27,6 +27,7 @@ from forecastd.daemon.keeper import Keeper
 from forecastd.daemon.pipeline import Pipeline
 from forecastd.daemon.settings import Limits, Settings
 from forecastd.daemon.snapshot import capture, restore
+from forecastd.models import frozen as frozen_module
 from forecastd.models.checkpoint import Checkpoint
 from forecastd.models.weights import Weights, digest
 from forecastd.tests.feed import model, state
@@ -211,13 +212,14 @@ class World:
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        before = engine_module.time, engine_module._signals, journal_module.WAITING_MAX
+        before = engine_module.time, engine_module._signals, journal_module.WAITING_MAX, frozen_module.PIECE
         try:
             engine_module.time, engine_module._signals = self.clock, lambda stop: -1  # type: ignore[assignment]
             journal_module.WAITING_MAX = WAITING_BYTES
+            frozen_module.PIECE = 1
             yield
         finally:
-            engine_module.time, engine_module._signals, journal_module.WAITING_MAX = before
+            engine_module.time, engine_module._signals, journal_module.WAITING_MAX, frozen_module.PIECE = before
             self._close()
 
     # ---- a life of the engine
