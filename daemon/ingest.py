@@ -81,7 +81,7 @@ class Ingest:
             now = clock()
             take(frame, inbox)
             marks.append((now, inbox.size))
-            quiet, self._heard_at = now - self._heard_at > QUIET_S, now
+            quiet, self._heard_at = now - self._heard_at > QUIET_S and not inbox.behind, now
             if first:
                 # To ask once is cheaper than to run into the exception.
                 if quiet or not get(_EVENTS) & _READABLE:

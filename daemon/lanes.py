@@ -30,12 +30,15 @@ DEAR_BYTES = 1_024
 WAITING_MAX = 128 << 20
 #: Bytes a turn takes off the sockets to wait: each sender's next message is among the first.
 TURN_BYTES = 1 << 19
+#: Bytes that wait up to which more is sought in each turn: a sender who has to wait for that of another one otherwise
+#: waits for two turns.
+BEHIND_BYTES = 4 << 20
 #: Seconds a turn may spend on reading what waits.
 READ_S = 0.001
 #: Seconds that steps should last at most, of what goes straight in and of what waits.
 STEP_S, SLOW_S = 0.02, 0.02
 #: Series not known yet that a step of what waits may have, 30 µs each.
-NEW_MAX = 128
+NEW_MAX = 32
 #: Senders whose messages are read at the same time: a message takes ten times its bytes when it has been read.
 OPEN_MAX = 16
 
@@ -84,6 +87,11 @@ class Reception(Inbox):
     def full(self) -> bool:
         """Whether so much waits that whoever can be held back alone is to be."""
         return self.waiting >= WAITING_MAX
+
+    @property
+    def behind(self) -> bool:
+        """Whether something waits, though not much."""
+        return 0 < self.waiting < BEHIND_BYTES
 
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message, or has it wait; refuses it where too much waits already, of its sender above all."""

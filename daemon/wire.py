@@ -83,6 +83,11 @@ class Inbox:
         """Whether more must not come from whoever can be held back without others. A batch has no such bound."""
         return False
 
+    @property
+    def behind(self) -> bool:
+        """Whether something waits, though not much: that nothing was heard lately then means nothing."""
+        return False
+
     def add(self, frames: Sequence[bytes], origin: Origin = NOWHERE) -> None:
         """Takes one message: its payload frames, without identity and delimiter."""
         if len(frames) == 1:

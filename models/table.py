@@ -5,14 +5,13 @@ tear rows apart, since a step holds views of them."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .frozen import Frozen
+from .frozen import Frozen, room
 
 Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
@@ -24,7 +23,7 @@ VIEWS_MAX = 1024
 
 #: A table of more rows than this has room for so many: the memory is taken row by row all the same, but to grow is to
 #: copy all there is, which takes a tenth of a second for ten thousand rows.
-SMALL, RESERVED = 1024, 32_768
+SMALL, RESERVED = 16, 32_768
 
 
 class Column(NamedTuple):
@@ -137,7 +136,7 @@ class Table:
             self.capacity = max(2 * self.capacity, RESERVED if self.capacity >= SMALL else 0)
             self.settle()
             for name, array in self._arrays.items():
-                self._arrays[name] = grown = _room((self.capacity, *array.shape[1:]), array.dtype)
+                self._arrays[name] = grown = room((self.capacity, *array.shape[1:]), array.dtype)
                 grown[:start] = array[:start]
         self.reset(slice(start, self.length))
         return slice(start, self.length)
@@ -216,15 +215,6 @@ class Table:
         for number in numbers:
             if row := self._rows.get(number):
                 row.writers = -1
-
-
-def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array of which only those pages take memory that have been written to."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    if size < mmap.PAGESIZE:
-        return np.empty(shape, dtype)
-    # NumPy asks for huge pages, of which a row more would take two megabytes a column.
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 
 def _filled(column: Column, rows: int) -> Array:

@@ -114,6 +114,17 @@ def test_a_turn_takes_so_much_to_wait_and_no_more(reception: Reception) -> None:
     assert reception.room > 0
 
 
+def test_who_is_a_little_behind_says_so(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "BEHIND_BYTES", 2 * TURN_BYTES)
+    said = [reception.behind]
+    for _ in range(3):
+        reception.add([b"[" * TURN_BYTES], A)
+        said.append(reception.behind)
+    assert said == [False, True, False, False]
+    drained(reception)
+    assert not reception.behind
+
+
 def test_where_too_much_waits_a_sender_keeps_to_his_share(
     reception: Reception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

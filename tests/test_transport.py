@@ -173,6 +173,26 @@ def test_a_busy_socket_starves_no_other(harness: Harness, first: int) -> None:
     assert "quiet" in [name for _ in range(3) for name in harness.batch(100).series]
 
 
+def test_after_a_pause_one_message_is_taken_and_more_where_the_pause_was_work(harness: Harness) -> None:
+    class Behind(Inbox):
+        behind = True  # type: ignore[assignment]
+
+    dealer, ingest = harness.peer(zmq.DEALER, "ingest router"), harness.transport.ingest[0]
+
+    def taken() -> int:
+        for _ in range(10):
+            dealer.send_multipart([b"a", b"1"])
+        until(lambda: ingest.socket.poll(0))
+        ingest._heard_at = 0.0
+        before = harness.inbox.size
+        harness.receive()
+        return harness.inbox.size - before
+
+    assert taken() == 1
+    harness.inbox = Behind(LIMITS)
+    until(lambda: taken() > 1)
+
+
 def test_an_inbox_that_is_full_holds_back_who_is_alone_on_a_socket_and_nobody_else(harness: Harness) -> None:
     """Several on a PULL are one, for want of a name; of several on a ROUTER the inbox decides what is too much."""
 
