@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,8 @@ class Table:
         self._rows: dict[int, Row] = {}
         self._lent: dict[int, Row] = {}
         self._writers = 0
-        self._frozen: Frozen | None = None
+        # Held by whoever wants it: its memory is not for a step to give back, which takes milliseconds.
+        self._frozen: ref[Frozen] | None = None
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -194,15 +196,17 @@ class Table:
         once."""
         self.settle()
         self._keep(slice(0, self.length))
-        self._frozen = Frozen(self._arrays, self.length)
-        return self._frozen
+        frozen = Frozen(self._arrays, self.length)
+        self._frozen = ref(frozen)
+        return frozen
 
     def _keep(self, rows: Rows) -> None:
         """Have these rows, which are about to be written to, copied where the table was frozen."""
-        if self._frozen is not None:
-            self._frozen.keep(rows)
-            if self._frozen.whole:
-                self._frozen = None
+        frozen = self._frozen() if self._frozen is not None else None
+        if frozen is not None:
+            frozen.keep(rows)
+        if frozen is None or frozen.whole:
+            self._frozen = None
 
     def _recall(self, rows: Rows) -> None:
         """Have these rows, which are about to be written to, taken out of the arrays anew when they are lent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -153,6 +154,18 @@ def test_a_frozen_table_is_copied_before_all_of_it_is_written_to() -> None:
     assert kept.whole and not kept.columns["a"].any()
     table.freeze()
     assert again.whole, "another one has the last copied"
+
+
+def test_a_frozen_table_is_gone_when_nobody_wants_it_any_more() -> None:
+    table = Table(MIXED)
+    table.append(3)
+    kept = table.freeze()
+    kept.advance()
+    gone = ref(kept)
+    del kept
+    assert gone() is None
+    table.lend(0).a = 1.0
+    assert table["a"][0] == 1.0
 
 
 def test_who_reads_between_two_samples_takes_no_row_away() -> None:
