@@ -7,7 +7,7 @@ of steps."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log, nan
+from math import copysign, exp, log, nan
 
 import numpy as np
 
@@ -85,9 +85,11 @@ def update_one(row: Row, time: float, timed: bool) -> float:
         if count == 0:
             row.log_step = log_difference
         offset = log_difference - row.log_step
+        plain, size = 1.0 / (count + 1), abs(offset)
         reach = max(MOVE_FIRST / (count + 1), MOVE)
-        row.log_step += min(max(offset, -reach), reach)
-        row.spread += max(SPREAD_RATE, 1.0 / (count + 1)) * (min(abs(offset), SPREAD_MAX) - row.spread)
+        row.log_step += offset if size < reach else copysign(reach, offset)
+        rate = plain if plain > SPREAD_RATE else SPREAD_RATE
+        row.spread += rate * ((size if size < SPREAD_MAX else SPREAD_MAX) - row.spread)
         row.steps = count + 1
     row.time, row.timed = time, timed
     return exp(row.log_step) if row.steps else nan

@@ -159,7 +159,8 @@ class Engine:
 
     def turn(self, ready: list[Any] | None = None) -> bool:
         """Takes what has arrived through the pipeline, and a share of what waits; false if there was nothing."""
-        inbox, marks = self.inbox, list[tuple[float, int]]()
+        inbox = self.inbox
+        marks: list[tuple[float, int]] = []
         self.transport.receive(inbox, marks, ready)
         worked = bool(inbox)
         if worked:

@@ -90,6 +90,7 @@ _LAST_START, _LAST_STEP = _STARTS[-2:, 0].tolist(), _STEPS[-2:, 0].tolist()
 _LOG_LAST, _TAIL_LAST = float(_LOG_TAILS[-1]), float(TAILS[-1])
 _SIZE_CHANCES, _SIZE_STARTS = TAILS.tolist(), STARTS.tolist()
 _SIZE_SLOPES: list[float] = _SLOPES.tolist()
+_FLAT_RATE = 1.0 / FLAT_MEMORY
 
 
 class Rule(NamedTuple):
@@ -250,16 +251,21 @@ def judge(row: Row, x: float, error: float, sigma: float, rule: Rule) -> tuple[f
     if isnan(sigma):
         return (nan, 0) if flat == 1.0 else (flat, FLAT)
     rise = -error
-    z = copysign(abs(rise) / max(sigma, abs(rise) / Z_MAX, _TINY), rise)
-    step = min(max(z, -DRIFT_MAX), DRIFT_MAX)
+    least = max(abs(rise) / Z_MAX, _TINY)
+    z = rise / (sigma if sigma > least else least)
+    step = z if -DRIFT_MAX < z < DRIFT_MAX else copysign(DRIFT_MAX, z)
     up, down = row.drift
-    up, down = max(up + step - ALLOWANCE, 0.0), max(down - step - ALLOWANCE, 0.0)
+    up, down = up + step - ALLOWANCE, down - step - ALLOWANCE
+    up, down = up if up > 0.0 else 0.0, down if down > 0.0 else 0.0
     direction = rule.direction
     size, drift = (max(direction * z, 0.0), up if direction > 0 else down) if direction else (abs(z), max(up, down))
     of_size, of_drift = row.memo.get("quantiles") or _quantiles(row)
     excess, drift_excess = size / of_size[-1] - 1.0, drift / of_drift - 1.0
-    log_p = _beyond_one(row, 0, excess, _below_one(of_size, size))
-    log_drift = _beyond_one(row, 1, drift_excess, 0.0)
+    log_p, log_drift = _below_one(of_size, size), 0.0
+    if excess > 0.0:
+        log_p += _beyond_one(row, 0, excess)
+    if drift_excess > 0.0:
+        log_drift = _beyond_one(row, 1, drift_excess)
     spike, shift = (log_p < log(rule.rate * _LEVELS[0])), (log_drift < log(rule.rate * _LEVELS[1]))
     row.drift = [0.0, 0.0] if shift else [up, down]
     row.late.append(partial(_learn_one, row, (size, drift), (excess, drift_excess), (spike, shift), rule.rate))
@@ -286,14 +292,12 @@ def _below_one(quantiles: list[float], size: float) -> float:
     return log_p
 
 
-def _beyond_one(row: Row, which: int, excess: float, log_p: float) -> float:
-    """`_beyond` for one measure: ln p."""
-    if not excess > 0.0:
-        return log_p
+def _beyond_one(row: Row, which: int, excess: float) -> float:
+    """`_beyond` for one measure with an excess: ln p."""
     tail, slope = row.unusual[5 * which + _TAIL], row.unusual[5 * which + _SLOPE]
     far = log1p(_BEND * excess / (tail + _TAIL_STARTS[which]))
     beyond: float = _LOG_LAST * which - far * exp(slope + SLOPE_START) / SHAPE
-    return log_p + beyond
+    return beyond
 
 
 def _learn_one(
@@ -331,12 +335,13 @@ def _still_one(row: Row, x: float) -> float:
     """`_still` for one row."""
     count = row.count
     run, longest, share, told = row.still
-    same = count > 0 and x == row.last
-    if same:
-        run += 1.0
-    else:
-        run, longest, told = 0.0, max(longest, run), 0.0
-    share += max(1.0 / FLAT_MEMORY, 1.0 / (count + 1.0)) * (same - share)
+    plain = 1.0 / (count + 1.0)
+    rate = plain if plain > _FLAT_RATE else _FLAT_RATE
+    if count == 0 or x != row.last:
+        row.still = [0.0, run if run > longest else longest, share - rate * share, 0.0]
+        return 1.0
+    run += 1.0
+    share += rate * (1.0 - share)
     chance = 1.0
     if run >= FLAT_MIN and run >= FLAT_FACTOR * (longest + 1.0) and told == 0.0:
         seen = min(float(count), FLAT_MEMORY)

@@ -155,10 +155,11 @@ class Forecaster:
             row, x, s, seen, fresh = (np.array([part]) for part in parts)
             lessons.append(Lesson(row, x, s, seen.astype(np.float32), fresh, True))
             self._taught = None
-        for rows, *settled in self._unscored:
+        of_each = (-1, self.horizon, 1 + len(self.experts))
+        for rows, error, widths, made in self._unscored:
             state = self.scores.take(rows)
-            error, widths, made = map(np.asarray, settled)
-            score.update(state, error, widths, made, self.miss_rates)
+            reach = np.reshape(widths, (-1, self.horizon, 2, len(self.miss_rates)))
+            score.update(state, np.reshape(error, of_each), reach, np.reshape(made, of_each), self.miss_rates)
             self.scores.put(rows, state)
         self._unscored.clear()
 
@@ -218,15 +219,8 @@ class Forecaster:
         row.late.append(partial(single.disperse, row, error, row.due_features, row.due_sizes))
         row.due_features, row.due_sizes = features, sizes
         row.weights = weights
-        return Said(
-            mean,
-            [mean - width for width in below],
-            [mean + width for width in above],
-            said,
-            weights,
-            p,
-            kind,
-        )
+        lower, upper = [mean - width for width in below], [mean + width for width in above]
+        return Said(mean, lower, upper, said, weights, p, kind)
 
     def _settle_one(self, row: Row, number: int, x: float) -> tuple[float, int, float]:
         """`_settle` for one row with a due forecast: p, the kind and the blend's error."""
@@ -243,8 +237,7 @@ class Forecaster:
         single.cover(row, error[0], widths, self._control)
         row.surprise[0] = -error[0]
         single.learn(row, error, made)
-        rows, levels = slice(number, number + 1), len(widths) // 2
-        self._unscored.append((rows, [[error]], [[[widths[:levels], widths[levels:]]]], [[made]]))
+        self._unscored.append((slice(number, number + 1), error, widths, made))
         return p, kind, error[0]
 
     def _settle(self, rows: Rows, state: dict[str, Array], y: Array) -> tuple[anomaly.Verdict, tuple[Array, ...]]:

@@ -98,10 +98,11 @@ class Recurrent:
     def update_one(self, row: Row, now: Instant) -> None:
         """Push the newest channels into the window, but later: windows that are open need only those."""
         if self.raw:
-            row.inputs = [now.x]
+            inputs = [now.x]
         else:
-            row.inputs = now.channels if self.picked is None else [now.channels[place] for place in self.picked]
-        row.late.append(partial(_push, row.window, row.inputs))
+            inputs = now.channels if self.picked is None else [now.channels[place] for place in self.picked]
+        row.memo["inputs"] = inputs
+        row.late.append(partial(_push, row.window, inputs))
         shared, own = row.rnn_due
         if isnan(own):
             row.rnn_losses = [0.0] * len(SHARES)
@@ -132,7 +133,7 @@ class Recurrent:
         return shared + SHARES[row.rnn_losses.index(min(row.rnn_losses))] * (own - shared)
 
     def _say(self, windows: OpenWindows, row: Row, now: Instant) -> float:
-        f = windows.say(row.row, row.count, row.inputs)
+        f = windows.say(row.row, row.count, row.memo["inputs"])
         if f is None:
             row.finish()
             f = windows.forecast(row.row, row.count, row.window)

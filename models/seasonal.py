@@ -174,11 +174,19 @@ def _learn_one(row: Row, x: float, s: float) -> None:
     off = x - past
     spread = row.season_spread or s
     limit = CLIP * spread
-    u, v, w = [0.0 if isnan(f) else min(max(f, -limit), limit) for f in (off_before, past - ar, x - ar)]
+    u, v, w = off_before, past - ar, x - ar
+    if not (-limit <= u <= limit and -limit <= v <= limit and -limit <= w <= limit):
+        u, v, w = [0.0 if isnan(f) else min(max(f, -limit), limit) for f in (u, v, w)]
     if not isnan(off):
         spread += SPREAD_RATE * (min(abs(off), limit) - spread)
-    products = (u * u, u * v, v * v, u * w, v * w)
-    row.season_fit = [f * FORGETTING + p for f, p in zip(row.season_fit, products, strict=True)]
+    uu, uv, vv, uw, vw = row.season_fit
+    row.season_fit = [
+        uu * FORGETTING + u * u,
+        uv * FORGETTING + u * v,
+        vv * FORGETTING + v * v,
+        uw * FORGETTING + u * w,
+        vw * FORGETTING + v * w,
+    ]
     row.season_spread = spread
     row.season_terms[0] = off
 
@@ -213,10 +221,14 @@ def _forecast_one(row: Row) -> float:
     spread, ar, off = row.season_spread, row.ar, row.season_terms[0]
     a, b = _weights(row.season_fit, spread)
     row.season_terms[1:] = past, ar
-    off = 0.0 if isnan(off) else min(max(off, -CLIP * spread), CLIP * spread)
-    margin = MARGIN * (row.high - row.low)
-    forecast = ar + a * off + b * (past - ar)
-    return nan if isnan(forecast) else min(max(forecast, row.low - margin), row.high + margin)
+    limit = CLIP * spread
+    if not -limit <= off <= limit:
+        off = 0.0 if isnan(off) else min(max(off, -limit), limit)
+    low, high = row.low, row.high
+    margin = MARGIN * (high - low)
+    low, high = low - margin, high + margin
+    forecast: float = ar + a * off + b * (past - ar)
+    return low if forecast < low else high if forecast > high else forecast
 
 
 def _weights(sums: Any, spread: Any) -> tuple[Any, Any]:

@@ -20,10 +20,13 @@ from .channels import LEVEL_CLIP, ORDERS, Instant
 from .table import Array, Row
 
 _HUBER = 2.0 * blend.HUBER
+_DISCOUNT, _LARGEST, _LEAST = blend.DISCOUNT, blend.LARGEST, blend.FLOOR
+_SPIKE, _DIFFERENCE, _LEVEL = scaling.SPIKE * scaling.SPIKE, scaling.DIFFERENCE_RATE, scaling.LEVEL_RATE
 _ORDERS = [order for _, order in ORDERS]
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
 _COMMON, _BOUND, _FLOOR = dispersion.COMMON, conformal.BOUND, dispersion.FLOOR
 _LOG, _SIDED, _SCALE = dispersion.LOG_MAX, dispersion.SIDED_MAX, dispersion.SCALE_MAX
+_SHORT_START, _TINY, _LONG_SHARE = dispersion.SHORT_START, dispersion.TINY, conformal.LONG_SHARE
 
 
 class Control:
@@ -45,29 +48,39 @@ def observe(row: Row, x: float) -> Instant:
     difference, row.last = x - row.last, x
     s2, m, low, high = row.s2, row.m, row.low, row.high
     square = difference * difference
-    if s2 > 0.0:
-        square = min(square, scaling.SPIKE * scaling.SPIKE * s2)
-    row.s2 = s2 = s2 + max(scaling.DIFFERENCE_RATE, 1.0 / (count - 1)) * (square - s2)
+    if square > _SPIKE * s2 > 0.0:
+        square = _SPIKE * s2
+    plain = 1.0 / (count - 1)
+    row.s2 = s2 = s2 + (plain if plain > _DIFFERENCE else _DIFFERENCE) * (square - s2)
     width = high - low or inf
-    tame = min(max(x, low - width), high + width)
-    row.low = low = min(low + scaling.LEVEL_RATE * (m - low), tame)
-    row.high = high = max(high + scaling.LEVEL_RATE * (m - high), tame)
-    weight = max(scaling.LEVEL_RATE, 1.0 / count)
+    lowest, highest = low - width, high + width
+    tame = lowest if x < lowest else highest if x > highest else x
+    low, high = low + _LEVEL * (m - low), high + _LEVEL * (m - high)
+    row.low = low = tame if tame < low else low
+    row.high = high = tame if tame > high else high
+    plain = 1.0 / count
+    weight = plain if plain > _LEVEL else _LEVEL
     deviation = tame - m
     moved = deviation * weight
     row.m = m = m + moved
     row.v = v = row.v * (1.0 - weight) + (deviation - moved) * moved
     s, sd, centre = sqrt(s2) or 1.0, sqrt(v), row.centre
     if tame != centre:
-        step = scaling.CENTRE_STEP * max(scaling.CENTRE_RATE, 1.0 / count) * sd
+        step = scaling.CENTRE_STEP * max(scaling.CENTRE_RATE, plain) * sd
         row.centre = centre = centre + (step if tame > centre else -step)
     residual, margin = x - row.ar, 0.2 * (high - low)
     lowest, highest = low - margin, high + margin
     expected, terms = row.memo.get("expansion") or _expand(row)
     e = tame - centre - expected
-    row.ar2, row.ar10, row.ar = [min(max(centre + q0 + (q1 + q2 * e) * e, lowest), highest) for q0, q1, q2 in terms]
+    said = []
+    for q0, q1, q2 in terms:
+        value = centre + q0 + (q1 + q2 * e) * e
+        said.append(lowest if value < lowest else highest if value > highest else value)
+    row.ar2, row.ar10, row.ar = said
     row.late.append(partial(_update_lattice, row, tame - centre))
-    level = min(max((x - m) / (sd or 1.0), -LEVEL_CLIP), LEVEL_CLIP)
+    level = (x - m) / (sd or 1.0)
+    if not -LEVEL_CLIP < level < LEVEL_CLIP:
+        level = min(max(level, -LEVEL_CLIP), LEVEL_CLIP)
     channels = [asinh(difference / s), level, asinh((row.ar - x) / s), asinh(residual / s)]
     return Instant(x, s, channels)
 
@@ -132,34 +145,39 @@ def learn(row: Row, error: list[float], made: list[float]) -> None:
     row.blend_scale[0] = scale
     unit = 1.0 / (sqrt(scale) or 1.0)
     outer = error[0] * unit
-    slope = min(max(2.0 * outer, -_HUBER), _HUBER)
+    slope = 2.0 * outer
+    if not -_HUBER < slope < _HUBER:
+        slope = min(max(slope, -_HUBER), _HUBER)
     regrets = [slope * (outer - e * unit) * up for e, up in zip(error[1:], made[1:], strict=True)]
     largest = max(*regrets, -min(regrets))
-    if largest > blend.LARGEST:
-        regrets = [r * blend.LARGEST / largest for r in regrets]
-        largest = blend.LARGEST
-    learnt, discount = row.regret, blend.DISCOUNT
-    start = row.due_situation[0] * (2 * kinds + 1)
+    if largest > _LARGEST:
+        regrets = [r * _LARGEST / largest for r in regrets]
+        largest = _LARGEST
+    learnt, start = row.regret, row.due_situation[0] * (2 * kinds + 1)
     for at, r in enumerate(regrets, start):
-        learnt[at] = max(learnt[at] * discount + r, blend.FLOOR)
-        learnt[at + kinds] = learnt[at + kinds] * discount + r * r
-    learnt[start + 2 * kinds] = max(discount * learnt[start + 2 * kinds], largest * largest)
+        moved = learnt[at] * _DISCOUNT + r
+        learnt[at] = moved if moved > _LEAST else _LEAST
+        learnt[at + kinds] = learnt[at + kinds] * _DISCOUNT + r * r
+    learnt[start + 2 * kinds] = max(_DISCOUNT * learnt[start + 2 * kinds], largest * largest)
 
 
 def sigma(row: Row) -> float:
     """`conformal.sigma` for one row."""
     short, medium, long = row.residual_means
-    return float((short + medium) * 0.5 + conformal.LONG_SHARE * long)
+    return float((short + medium) * 0.5 + _LONG_SHARE * long)
 
 
 def expect(row: Row, mean: float, experts: list[float], awake: list[float]) -> tuple[list[float], list[float]]:
     """`dispersion.features` and `dispersion.sizes` for one row."""
     short, medium, long = row.residual_means
-    unit = medium + conformal.LONG_SHARE * long
-    scale = 1.0 / (unit if unit > dispersion.TINY else dispersion.TINY)
-    said = [abs(value - mean) * up for value, up in zip(experts, awake, strict=True)]
+    unit = medium + _LONG_SHARE * long
+    scale = 1.0 / (unit if unit > _TINY else _TINY)
+    off = spoke = 0.0
+    for value, up in zip(experts, awake, strict=True):
+        off += abs(value - mean) * up
+        spoke += up
     ratio, old = log(short * scale + _FLOOR), log(long * scale + _FLOOR)
-    apart = log(sum(said) / (sum(awake) or 1.0) * scale + _FLOOR)
+    apart = log(off / (spoke or 1.0) * scale + _FLOOR)
     if not (-_LOG < ratio < _LOG and -_LOG < old < _LOG and -_LOG < apart < _LOG):
         ratio, old, apart = (min(max(at, -_LOG), _LOG) for at in (ratio, old, apart))
     towards, before = (experts[0] - mean) * scale, row.surprise[0] * scale
@@ -168,7 +186,7 @@ def expect(row: Row, mean: float, experts: list[float], awake: list[float]) -> t
     more = apart if apart > 0.0 else 0.0
     struck = 1.0 if row.due_situation[0] == blend.STRUCK else 0.0
     t0, t1, t2, t3, t4, t5, p0, p1 = row.dispersion
-    both = t0 + (t1 + dispersion.SHORT_START) * ratio + t2 * old + t3 * apart + t4 * more + t5 * struck
+    both = t0 + (t1 + _SHORT_START) * ratio + t2 * old + t3 * apart + t4 * more + t5 * struck
     side = p0 * towards + p1 * before
     below, above = both - side, both + side
     if not (-_SCALE < below < _SCALE and -_SCALE < above < _SCALE):
@@ -183,7 +201,7 @@ def disperse(row: Row, error: float, features: list[float], sizes: list[float]) 
     if expected <= 0.0:
         return
     most = dispersion.SURPRISE_MAX
-    learnt = min(abs(error), (1.0 + most) * expected) / max(expected, dispersion.TINY) - 1.0
+    learnt = min(abs(error), (1.0 + most) * expected) / max(expected, _TINY) - 1.0
     known = [dispersion.FORGETTING * g + x * x for g, x in zip(row.information, features, strict=True)]
     signs = [learnt] * _COMMON + [learnt * side] * dispersion.SIDED
     row.information = known
@@ -195,14 +213,14 @@ def disperse(row: Row, error: float, features: list[float], sizes: list[float]) 
 
 def half_widths(row: Row, sizes: list[float], s: float, control: Control) -> tuple[list[float], list[float]]:
     """`conformal.half_widths` for one row: below and above the forecast."""
-    below, above, limit = *sizes, row.residual_max[0] * conformal.MAXIMUM_SHARE
+    (below, above), limit = sizes, row.residual_max[0] * conformal.MAXIMUM_SHARE
     if not row.residuals[0]:
         below, above, limit = s, s, inf
     balance = exp(row.balance[0])
     below, above = below / balance, above * balance
     quantiles = [exp(at + start) for at, start in zip(row.log_quantile, control.starts, strict=True)]
     in_order(quantiles, control.ordered)
-    if max(quantiles) * max(below, above) <= limit:
+    if max(quantiles) * (below if below > above else above) <= limit:
         return [quantile * below for quantile in quantiles], [quantile * above for quantile in quantiles]
     return [min(quantile * below, limit) for quantile in quantiles], [
         min(quantile * above, limit) for quantile in quantiles
@@ -236,10 +254,12 @@ def cover(row: Row, error: float, widths: list[float], control: Control) -> None
         row.balance[0] = min(max(balance, -conformal.BALANCE_BOUND), conformal.BALANCE_BOUND)
     short, medium, long = row.residual_means
     cap = (short + medium) * 0.5 * conformal.SPIKE + long or inf
-    plain = 1.0 / (count + 1)
-    short += max(_SHORT, plain) * (min(size, cap) - short)
-    medium += max(_MEDIUM, plain) * (min(size, cap) - medium)
-    long += max(_LONG, plain) * (min(size, cap * conformal.LONG_SPIKE) - long)
+    plain, far = 1.0 / (count + 1), cap * conformal.LONG_SPIKE
+    tame = cap if size > cap else size
+    short += (plain if plain > _SHORT else _SHORT) * (tame - short)
+    medium += (plain if plain > _MEDIUM else _MEDIUM) * (tame - medium)
+    long += (plain if plain > _LONG else _LONG) * ((far if size > far else size) - long)
     row.residual_means = [short, medium, long]
     row.residuals[0] = count + 1
-    row.residual_max[0] = max(row.residual_max[0] * conformal.MAXIMUM_FORGETTING, size)
+    most = row.residual_max[0] * conformal.MAXIMUM_FORGETTING
+    row.residual_max[0] = size if size > most else most

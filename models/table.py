@@ -45,6 +45,10 @@ class Row:
     view of the table) where the column is not `plain`. Assign to them; the table has it after `store`.
     """
 
+    # A table makes a class of its rows, with a slot for each column: a dictionary lies in more places of the memory,
+    # and after a pause each of them costs.
+    __slots__ = ("_lists", "_numbers", "late", "memo", "views", "writers")
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
@@ -101,6 +105,7 @@ class Table:
         self.length = 0
         self._arrays: dict[str, Array] = {name: _filled(column, capacity) for name, column in self.columns.items()}
         self._views: dict[tuple[int, int], dict[str, Array]] = {}
+        self._row: type[Row] = type("Row", (Row,), {"__slots__": tuple(self.columns)})
         self._rows: dict[int, Row] = {}
         self._lent: dict[int, Row] = {}
         self._writers = 0
@@ -175,7 +180,7 @@ class Table:
             if len(self._rows) >= VIEWS_MAX:
                 self.settle()
                 self._rows.clear()
-            row = self._rows[number] = Row(self._view(slice(number, number + 1)), self.columns)
+            row = self._rows[number] = self._row(self._view(slice(number, number + 1)), self.columns)
         elif row.writers != self._writers:
             row.load()
         if self._frozen is not None:

@@ -197,3 +197,10 @@ def test_more_rows_lent_in_turn_than_are_kept_lose_nothing(monkeypatch: pytest.M
         for number in range(20):
             table.lend(number).n += number
     np.testing.assert_array_equal(table["n"], 3 * np.arange(20))
+
+
+def test_a_row_takes_no_attribute_that_is_no_column() -> None:
+    table = Table(MIXED)
+    table.append(1)
+    with pytest.raises(AttributeError):
+        table.lend(0).misspelt = 1.0
