@@ -37,7 +37,7 @@ BEHIND_BYTES = 4 << 20
 READ_S = 0.001
 #: Seconds that steps should last at most, of what goes straight in and of what waits.
 STEP_S, SLOW_S = 0.02, 0.02
-#: Series not known yet that a step of what waits may have, 30 µs each.
+#: Series not known yet that a step of what waits may have, some 17 µs each.
 NEW_MAX = 32
 #: Senders whose messages are read at the same time: a message takes ten times its bytes when it has been read.
 OPEN_MAX = 16

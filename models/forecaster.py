@@ -165,10 +165,13 @@ class Forecaster:
 
     def _chunk(self, rows: Rows, x: Array, bridging: bool) -> Outlook:
         state = self.table.take(rows)
+        verdict, settled = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8)), None
+        # Many new series at once must not hold up the others: half of a step has nothing to say of them.
+        first = self.warmup > 1 and not state["count"].any()
         if bridging:
-            verdict = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8))
             state["bridged"] += 1.0
-            settled = None
+        elif first:
+            state["calm"] += 1
         else:
             verdict, settled = self._settle(rows, state, x)
             state["bridged"][...] = 0.0
@@ -177,7 +180,7 @@ class Forecaster:
         self._teach(state, moment, not bridging)
         for expert in self.experts:
             expert.update(state, moment)
-        outlook = self._forecast(state, moment, verdict)
+        outlook = self._silence(state, moment, verdict) if first else self._forecast(state, moment, verdict)
         if settled is not None:
             # only now, since one row learns it late
             dispersion.update(state, *settled)
@@ -303,6 +306,15 @@ class Forecaster:
         state["weights"][...] = weights
         centre = mean[:, :, None]
         return Outlook(mean, centre - widths[:, :, 0], centre + widths[:, :, 1], said, weights, *verdict)
+
+    def _silence(self, state: dict[str, Array], moment: channels.Moment, verdict: anomaly.Verdict) -> Outlook:
+        """What is said of series of which only one sample has come."""
+        for expert in self.experts:
+            if expert.recorded:
+                self._ask(expert, state, moment)  # every journal has what it said
+        n, steps = len(verdict.p), self.horizon
+        bound, said = np.full((n, steps, len(self.miss_rates)), np.nan), np.full((n, steps, len(self.experts)), np.nan)
+        return Outlook(np.full((n, steps), np.nan), bound, bound, said, said, *verdict)
 
     def _ask(self, expert: Expert, state: dict[str, Array], moment: channels.Moment) -> Array:
         """The expert's forecast; in a replay, out of what its products were then."""

@@ -103,6 +103,26 @@ def test_series_mixed_in_a_batch_are_forecast_as_each_by_itself() -> None:
         np.testing.assert_allclose(mean, apart[name].last, rtol=1e-5, atol=1e-6)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_a_series_becomes_the_same_to_the_bit_whoever_its_first_sample_came_with(horizon: int) -> None:
+    beside, apart = pipeline(horizon=horizon), pipeline(horizon=horizon)
+    for core in (beside, apart):
+        feed(core, [1.0, 2.0, 3.0], "old")
+    together = beside.step(batch(["old", "a", "b"], [4.0, 5.0, -6.0]), NOW).forecasts[0]
+    apart.step(batch(["old"], [4.0]), NOW)
+    alone = apart.step(batch(["a", "b"], [5.0, -6.0]), NOW).forecasts[0]
+    for name in ("mean", "lower", "upper", "experts", "weights", "score", "flag"):
+        np.testing.assert_array_equal(getattr(together, name)[1:], getattr(alone, name), strict=True)
+    values = np.random.default_rng(0).normal(size=(30, 2)).cumsum(axis=0)
+    for pair in values:
+        for core in (beside, apart):
+            core.step(batch(["a", "b"], pair), NOW)
+    for table in ("table", "scores"):
+        ours, theirs = (getattr(core.forecaster, table) for core in (beside, apart))
+        for name in ours.columns:
+            np.testing.assert_array_equal(ours[name][1:3], theirs[name][1:3], err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("sample", "reason"),
     [
