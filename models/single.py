@@ -3,8 +3,8 @@
 
 A quiet stream brings one sample at a time, and then a step of the array forms is a few hundred calls that each do one
 number's work. These functions do the same work on the same state (one row, lent by the table) one step ahead, in a
-tenth of the time. `tests/test_single.py` holds them to the array forms, and with them the equations can be read one
-number at a time."""
+tenth of the time; a bound is a comparison here, since calling `min` costs four of them. `tests/test_single.py` holds
+them to the array forms, and with them the equations can be read one number at a time."""
 
 from __future__ import annotations
 
