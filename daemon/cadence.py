@@ -86,7 +86,7 @@ def update_one(row: Row, time: float, timed: bool) -> float:
             row.log_step = log_difference
         offset = log_difference - row.log_step
         plain, size = 1.0 / (count + 1), abs(offset)
-        reach = max(MOVE_FIRST / (count + 1), MOVE)
+        reach = max(MOVE_FIRST * plain, MOVE)
         row.log_step += offset if size < reach else copysign(reach, offset)
         rate = plain if plain > SPREAD_RATE else SPREAD_RATE
         row.spread += rate * ((size if size < SPREAD_MAX else SPREAD_MAX) - row.spread)

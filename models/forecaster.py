@@ -165,13 +165,11 @@ class Forecaster:
 
     def _chunk(self, rows: Rows, x: Array, bridging: bool) -> Outlook:
         state = self.table.take(rows)
-        verdict, settled = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8)), None
         # Many new series at once must not hold up the others: half of a step has nothing to say of them.
         first = self.warmup > 1 and not state["count"].any()
-        if bridging:
-            state["bridged"] += 1.0
-        elif first:
-            state["calm"] += 1
+        if bridging or first:
+            verdict, settled = anomaly.Verdict(np.full(len(x), np.nan), np.zeros(len(x), np.int8)), None
+            state["bridged" if bridging else "calm"] += 1
         else:
             verdict, settled = self._settle(rows, state, x)
             state["bridged"][...] = 0.0

@@ -21,7 +21,7 @@ from .table import Array, Row
 
 _HUBER = 2.0 * blend.HUBER
 _DISCOUNT, _LARGEST, _LEAST = blend.DISCOUNT, blend.LARGEST, blend.FLOOR
-_SPIKE, _DIFFERENCE, _LEVEL = scaling.SPIKE * scaling.SPIKE, scaling.DIFFERENCE_RATE, scaling.LEVEL_RATE
+_SQUARE_SPIKE, _DIFFERENCE, _LEVEL = scaling.SPIKE * scaling.SPIKE, scaling.DIFFERENCE_RATE, scaling.LEVEL_RATE
 _ORDERS = [order for _, order in ORDERS]
 _SHORT, _MEDIUM, _LONG = (float(rate) for rate in conformal.RATES)
 _COMMON, _BOUND, _FLOOR = dispersion.COMMON, conformal.BOUND, dispersion.FLOOR
@@ -48,8 +48,8 @@ def observe(row: Row, x: float) -> Instant:
     difference, row.last = x - row.last, x
     s2, m, low, high = row.s2, row.m, row.low, row.high
     square = difference * difference
-    if square > _SPIKE * s2 > 0.0:
-        square = _SPIKE * s2
+    if square > _SQUARE_SPIKE * s2 > 0.0:
+        square = _SQUARE_SPIKE * s2
     plain = 1.0 / (count - 1)
     row.s2 = s2 = s2 + (plain if plain > _DIFFERENCE else _DIFFERENCE) * (square - s2)
     width = high - low or inf
